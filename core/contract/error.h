@@ -1,0 +1,27 @@
+// Errors that a user can mend. The text says where, what was expected, what came, and the remedy.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#define STRATA_API __attribute__((visibility("default")))
+
+namespace strata {
+
+enum class ErrorKind {
+  input,     // the user's config, file, pattern or plugin is wrong: exit code 2
+  resource,  // memory, disk or device is short: exit code 3
+};
+
+// Thrown for every user mistake, as early as possible. `what()` is one sentence.
+class STRATA_API Error : public std::runtime_error {
+ public:
+  explicit Error(const std::string& text, ErrorKind kind = ErrorKind::input);
+  ~Error() override;
+  ErrorKind kind() const { return kind_; }
+
+ private:
+  ErrorKind kind_;
+};
+
+}  // namespace strata
