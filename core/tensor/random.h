@@ -25,9 +25,9 @@ class STRATA_API Random {
 
   uint32_t next_u32();
   uint64_t next_u64();
-  double uniform();                       // in [0, 1), 53 bits
-  double normal();                        // mean 0, standard deviation 1 (Box-Muller)
-  uint64_t below(uint64_t n);             // in [0, n), unbiased (Lemire 2019); n > 0
+  double uniform();            // in [0, 1), 53 bits
+  double normal();             // mean 0, standard deviation 1 (Box-Muller)
+  uint64_t below(uint64_t n);  // in [0, n), unbiased (Lemire 2019); n > 0
   uint64_t index() const { return index_; }
 
  private:

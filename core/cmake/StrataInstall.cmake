@@ -1,0 +1,24 @@
+# `cmake --install`: a tree that can be moved (bin, lib, plugins, include, configs), and the package
+# file that find_package(Strata) reads, for the install tree and for the build tree alike.
+include(CMakePackageConfigHelpers)
+
+install(TARGETS strata_core EXPORT StrataTargets LIBRARY DESTINATION lib)
+foreach(part contract ops kernels)
+  if(EXISTS ${CMAKE_SOURCE_DIR}/core/${part})
+    install(DIRECTORY ${CMAKE_SOURCE_DIR}/core/${part} DESTINATION include/strata/core
+      FILES_MATCHING PATTERN "*.h" PATTERN "*.cuh")
+  endif()
+endforeach()
+install(DIRECTORY ${CMAKE_SOURCE_DIR}/configs DESTINATION share/strata OPTIONAL)
+if(TARGET strata)
+  install(TARGETS strata RUNTIME DESTINATION bin)
+endif()
+
+set(package lib/cmake/Strata)
+configure_file(core/cmake/StrataConfig.cmake.in ${package}/StrataConfig.cmake @ONLY)
+configure_file(core/cmake/StrataLayer.cmake ${package}/StrataLayer.cmake COPYONLY)
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/${package}/StrataConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+export(EXPORT StrataTargets NAMESPACE Strata:: FILE ${CMAKE_BINARY_DIR}/${package}/StrataTargets.cmake)
+install(EXPORT StrataTargets NAMESPACE Strata:: DESTINATION ${package})
+install(FILES ${CMAKE_BINARY_DIR}/${package}/StrataConfig.cmake ${CMAKE_BINARY_DIR}/${package}/StrataConfigVersion.cmake
+  ${CMAKE_BINARY_DIR}/${package}/StrataLayer.cmake DESTINATION ${package})
