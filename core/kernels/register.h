@@ -1,0 +1,53 @@
+// How a kernel file makes its functions known. For kernel files only.
+//
+//   template <class T> void scale_cpu(const ScaleArgs& a, Stream) { ... a.x.ptr<T>() ... }
+//   STRATA_CPU_KERNEL("scale", ScaleArgs, scale_cpu)      // registers <float> and <double>
+//
+// The file is compiled once per instruction set; the registry keeps the best variant that this CPU
+// can run. A second registration of the same (op, device, dtype, instruction set) is an error.
+#pragma once
+
+#include <typeinfo>
+
+#include "core/contract/context.h"
+
+#ifndef STRATA_ISA
+#define STRATA_ISA 0
+#endif
+
+namespace strata {
+
+struct KernelEntry {
+  const char* op;
+  DeviceKind device;
+  DType dtype;
+  int isa;  // 0 portable, 1 avx2, 2 avx512, 3 native
+  KernelFn run;
+  const char* args_type;
+  size_t args_size;
+  const char* file;
+};
+
+STRATA_API bool register_kernel(const KernelEntry& entry);
+
+// The first clash of registrations since the last call, as a sentence; "" when there was none.
+STRATA_API const char* take_registration_clash();
+
+template <class Args, void (*Run)(const Args&, Stream)>
+void run_kernel(const void* args, Stream stream) {
+  Run(*static_cast<const Args*>(args), stream);
+}
+
+}  // namespace strata
+
+#define STRATA_UNIQUE_(a, b) a##b
+#define STRATA_UNIQUE(a, b) STRATA_UNIQUE_(a, b)
+
+#define STRATA_KERNEL(op, device, dtype, Args, function)                              \
+  static const bool STRATA_UNIQUE(registered_, __COUNTER__) = strata::register_kernel( \
+      {op, device, dtype, STRATA_ISA, &strata::run_kernel<Args, &function>,            \
+       typeid(Args).name(), sizeof(Args), __FILE__});
+
+#define STRATA_CPU_KERNEL(op, Args, function)                                                   \
+  STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f32, Args, function<float>)          \
+  STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f64, Args, function<double>)
