@@ -1,0 +1,7 @@
+#include "core/model/layer_factory.h"
+
+namespace strata {
+
+LayerFactory::~LayerFactory() = default;
+
+}  // namespace strata
