@@ -225,14 +225,32 @@ GradTarget Context::grad_target(Tensor x) {
   return {impl_->view_grad(v), true, !fresh};
 }
 
+bool Context::can_set_grad(Tensor x) const {
+  if (x.var < 0) return false;
+  const Var& v = impl_->vars[x.var];
+  const Root& root = impl_->roots[v.root];
+  return !root.grad && v.covers && v.end - v.begin == root.shape.cols();
+}
+
 void Context::set_grad(Tensor x, Tensor g) {
   if (x.var < 0) return;
-  const Var& v = impl_->vars[x.var];
-  Root& root = impl_->roots[v.root];
-  if (root.grad || !v.covers || v.end - v.begin != root.shape.cols() || !g.contiguous())
+  if (!can_set_grad(x) || !g.contiguous())
     throw std::logic_error(impl_->place + ": set_grad on a variable that has a gradient");
-  root.grad = g;
-  root.written = {{v.begin, v.end}};
+  const Var& v = impl_->vars[x.var];
+  impl_->roots[v.root].grad = g;
+  impl_->roots[v.root].written = {{v.begin, v.end}};
+}
+
+void Context::bind_grad(Tensor x, Tensor home) {
+  if (x.var < 0) return;
+  if (!can_set_grad(x) || !home.contiguous())
+    throw std::logic_error(impl_->place + ": bind_grad on a variable that has a gradient");
+  impl_->roots[impl_->vars[x.var].root].grad = home;
+}
+
+Tensor Context::same_variable(Tensor y, Tensor x) {
+  y.var = x.var;
+  return y;
 }
 
 size_t Context::tape_size() const { return impl_->tape.size(); }

@@ -87,6 +87,12 @@ class STRATA_API Context {
   GradTarget grad_target(Tensor x);
   // Uses `g` as the gradient of x without copying; x must not have one yet.
   void set_grad(Tensor x, Tensor g);
+  // True when set_grad(x, g) is allowed: x is a whole variable without a gradient.
+  bool can_set_grad(Tensor x) const;
+  // Gives x's gradient a home that outlives the block; nothing is written yet.
+  void bind_grad(Tensor x, Tensor home);
+  // Makes `y` another name of x's variable: a tensor computed again for the backward.
+  Tensor same_variable(Tensor y, Tensor x);
 
   size_t tape_size() const;
   // Runs the records [begin, tape_size()) backwards and removes them.

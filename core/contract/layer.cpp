@@ -44,8 +44,13 @@ Param Layer::buffer(std::string_view name, const Shape& shape, ParamOptions opti
 }
 
 // ----------------------------------------------------------------------------------- LayerConfig
-LayerConfig::LayerConfig(int64_t d_model, int64_t n_blocks, Options given, std::string place)
-    : d_model_(d_model), n_blocks_(n_blocks), given_(std::move(given)), place_(std::move(place)) {}
+LayerConfig::LayerConfig(int64_t d_model, int64_t n_blocks, Options given, std::string place,
+                         int64_t d_in)
+    : d_model_(d_model),
+      d_in_(d_in ? d_in : d_model),
+      n_blocks_(n_blocks),
+      given_(std::move(given)),
+      place_(std::move(place)) {}
 
 const OptionValue* LayerConfig::find(std::string_view key, const OptionValue& fallback,
                                      std::string_view help) const {

@@ -147,8 +147,11 @@ class STRATA_API LayerConfig {
     std::string help;
   };
 
-  LayerConfig(int64_t d_model, int64_t n_blocks, Options given, std::string place);
-  int64_t d_model() const { return d_model_; }
+  // d_in: the width of the block's input, d_model when 0.
+  LayerConfig(int64_t d_model, int64_t n_blocks, Options given, std::string place,
+              int64_t d_in = 0);
+  int64_t d_model() const { return d_model_; }  // of the output
+  int64_t d_in() const { return d_in_; }        // of the input: d_model unless wiring widens it
   int64_t n_blocks() const { return n_blocks_; }
 
   // Each: the given value or the fallback. Throws Error on a wrong type. `help` is one line with
@@ -174,7 +177,7 @@ class STRATA_API LayerConfig {
  private:
   const OptionValue* find(std::string_view key, const OptionValue& fallback,
                           std::string_view help) const;
-  int64_t d_model_, n_blocks_;
+  int64_t d_model_, d_in_, n_blocks_;
   Options given_;
   std::string place_;
   mutable std::vector<Read> reads_;
@@ -188,7 +191,7 @@ class STRATA_API Layer {
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
 
-  // x, y: (batch, seq_len, d_model). Depends on shapes and options only, never on values.
+  // x: (batch, seq_len, d_in) -> (batch, seq_len, d_model). Depends on shapes and options only, never on values.
   virtual Tensor forward(Context& cx, Tensor x, Pass& pass) = 0;
 
   // dy -> dx, adding parameter gradients. The default replays the tape of forward. A layer with a

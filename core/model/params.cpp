@@ -1,0 +1,123 @@
+#include "core/model/params.h"
+
+#include <cmath>
+#include <cstring>
+
+namespace strata {
+
+static DType stored_dtype(const ParamSlot& slot, DType dtype) {
+  if (dtype == DType::f64) return DType::f64;
+  return slot.options.keep == Keep::accum || slot.is_buffer ? DType::f32 : dtype;
+}
+
+static DType grad_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+
+static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+bool NamedParam::decays() const {
+  if (slot->options.decay != Decay::automatic) return slot->options.decay == Decay::yes;
+  return slot->shape.rank >= 2;
+}
+
+Param ParamStore::declare(std::string name, const Shape& shape, ParamOptions options) {
+  own_.push_back({name, shape, std::move(options), false, {}, {}});
+  add({std::move(name), "", &own_.back()});
+  return Param(&own_.back());
+}
+
+void ParamStore::adopt(const std::string& prefix, const std::string& symbol, Layer& layer) {
+  for (ParamSlot& slot : layer.params()) add({prefix + slot.name, symbol, &slot});
+}
+
+void ParamStore::add(NamedParam p) {
+  if (!index_.emplace(p.name, params_.size()).second)
+    throw Error("parameter '" + p.name + "' is declared twice");
+  params_.push_back(std::move(p));
+}
+
+size_t ParamStore::value_bytes(DType dtype) const {
+  size_t bytes = 0;
+  for (const NamedParam& p : params_)
+    bytes += padded(size_t(p.slot->shape.numel()) * size_of(stored_dtype(*p.slot, dtype)));
+  return bytes;
+}
+
+size_t ParamStore::grad_bytes(DType dtype) const {
+  size_t bytes = 0;
+  for (const NamedParam& p : params_)
+    if (p.trainable()) bytes += padded(size_t(p.slot->shape.numel()) * size_of(grad_dtype(dtype)));
+  return bytes;
+}
+
+void ParamStore::allocate(DType dtype, bool with_grads, bool planning, Device device) {
+  if (!planning) {
+    values_ = Block(value_bytes(dtype), "parameters");
+    if (with_grads) grads_ = Block(grad_bytes(dtype), "gradients");
+  }
+  char* value = static_cast<char*>(values_.data());
+  char* grad = static_cast<char*>(grads_.data());
+  for (NamedParam& p : params_) {
+    ParamSlot& slot = *p.slot;
+    slot.value = view_of(planning ? nullptr : value, slot.shape, stored_dtype(slot, dtype), device);
+    slot.value.param = &slot;
+    slot.grad = {};
+    if (!planning) value += padded(slot.value.bytes());
+    if (!with_grads || slot.is_buffer) continue;
+    slot.grad = view_of(planning ? nullptr : grad, slot.shape, grad_dtype(dtype), device);
+    if (!planning) grad += padded(slot.grad.bytes());
+  }
+}
+
+template <class T>
+static void draw(const ParamSlot& slot, Random& random) {
+  const Init& init = slot.options.init;
+  const double bound = 1 / std::sqrt(double(slot.shape.cols()));
+  T* x = slot.value.ptr<T>();
+  for (int64_t i = 0, n = slot.shape.numel(); i < n; ++i) {
+    double value = init.value;
+    switch (init.kind) {
+      case Init::Kind::linear: value = bound * (2 * random.uniform() - 1); break;
+      case Init::Kind::zeros: value = 0; break;
+      case Init::Kind::ones: value = 1; break;
+      case Init::Kind::constant: break;
+      case Init::Kind::normal: value = init.value * random.normal(); break;
+      case Init::Kind::each: value = init.draw(random); break;
+    }
+    x[i] = T(value * slot.options.init_scale);
+  }
+}
+
+void ParamStore::initialize(uint64_t seed) {
+  for (const NamedParam& p : params_) {
+    Random random(seed, stream_of(p.name));
+    p.slot->value.dtype == DType::f64 ? draw<double>(*p.slot, random)
+                                      : draw<float>(*p.slot, random);
+  }
+}
+
+void ParamStore::zero_grads() {
+  if (grads_.data()) std::memset(grads_.data(), 0, grads_.bytes());
+}
+
+const NamedParam* ParamStore::find(const std::string& name) const {
+  const auto it = index_.find(name);
+  return it == index_.end() ? nullptr : &params_[it->second];
+}
+
+const NamedParam& ParamStore::at(const std::string& name) const {
+  if (const NamedParam* p = find(name)) return *p;
+  std::vector<std::string> known;
+  for (const NamedParam& p : params_) known.push_back(p.name);
+  const std::string near = nearest(name, known);
+  throw Error("the model has no parameter '" + name + "'" +
+              (near.empty() ? "" : "; the nearest is '" + near + "'"));
+}
+
+int64_t ParamStore::count(bool trainable_only) const {
+  int64_t n = 0;
+  for (const NamedParam& p : params_)
+    if (!trainable_only || p.trainable()) n += p.slot->shape.numel();
+  return n;
+}
+
+}  // namespace strata
