@@ -1,10 +1,7 @@
 #include "experiments/tasks/files.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <string_view>
 
 #include "core/contract/error.h"
@@ -163,20 +160,6 @@ std::vector<std::string> find_files(const std::vector<std::string>& patterns) {
   std::sort(found.begin(), found.end());
   found.erase(std::unique(found.begin(), found.end()), found.end());
   return found;
-}
-
-std::string read_whole_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error("cannot open '" + path + "': " + std::strerror(errno));
-  std::error_code error;
-  const auto size = fs::file_size(path, error);
-  std::string bytes;
-  if (!error) bytes.reserve(size);
-  char block[1 << 16];
-  while (file.read(block, sizeof block) || file.gcount() > 0)
-    bytes.append(block, size_t(file.gcount()));
-  if (file.bad()) throw Error("cannot read '" + path + "' to its end: " + std::strerror(errno));
-  return bytes;
 }
 
 }  // namespace strata

@@ -1,4 +1,4 @@
-// Files of this machine as data: globs, and reading them whole.
+// Files of this machine as data: globs.
 #pragma once
 
 #include <string>
@@ -15,8 +15,5 @@ std::vector<std::string> find_files(const std::vector<std::string>& patterns);
 
 // True when one path component (no '/') matches a component of a pattern.
 bool matches_component(const std::string& pattern, const std::string& name);
-
-// The bytes of a file. Throws Error when it cannot be read.
-std::string read_whole_file(const std::string& path);
 
 }  // namespace strata

@@ -9,30 +9,14 @@
 namespace strata {
 namespace {
 
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 [[noreturn]] void unknown_key(std::string_view task, const std::vector<TaskOption>& table,
                               std::string_view key) {
-  const TaskOption* nearest = nullptr;
-  for (const TaskOption& option : table)
-    if (!nearest || edit_distance(key, option.name) < edit_distance(key, nearest->name))
-      nearest = &option;
+  std::vector<std::string> names;
+  for (const TaskOption& option : table) names.push_back(option.name);
   std::string text = "[task] has the key '" + std::string(key) + "', which the task '" +
                      std::string(task) + "' does not know";
-  if (nearest) text += "; the nearest is '" + nearest->name + "'";
+  const std::string near = nearest(std::string(key), names);
+  if (!near.empty()) text += "; the nearest is '" + near + "'";
   throw Error(text + " (see strata help task " + std::string(task) + ")");
 }
 
@@ -43,7 +27,7 @@ std::string number_text(double value) {
 }
 
 std::string article(const TaskValue& value) {
-  const std::string name = type_name(value);
+  const std::string name = value_type(value);
   return (name == "true/false" ? "" : name == "integer" ? "an " : "a ") + name;
 }
 
@@ -56,8 +40,8 @@ TaskValue converted(const std::string& where, const TaskOption& option, const Ta
       std::holds_alternative<std::string>(given))
     value = std::vector<std::string>{std::get<std::string>(given)};
   if (value.index() != option.standard.index())
-    throw Error(where + " must be " + article(option.standard) + ", got " + to_toml(given) + " (" +
-                type_name(given) + ")");
+    throw Error(where + " must be " + article(option.standard) + ", got " + value_text(given) +
+                " (" + value_type(given) + ")");
   double number = 0;
   if (const auto* whole = std::get_if<int64_t>(&value)) number = double(*whole);
   if (const auto* real = std::get_if<double>(&value)) number = *real;
@@ -65,19 +49,19 @@ TaskValue converted(const std::string& where, const TaskOption& option, const Ta
       std::holds_alternative<int64_t>(value) || std::holds_alternative<double>(value);
   if (numeric && !(number >= option.min && number <= option.max))
     throw Error(where + " must be from " + number_text(option.min) + " to " +
-                number_text(option.max) + ", got " + to_toml(given));
+                number_text(option.max) + ", got " + value_text(given));
   return value;
 }
 
 }  // namespace
 
-std::string type_name(const TaskValue& value) {
+std::string value_type(const TaskValue& value) {
   static const char* const kNames[] = {"true/false", "integer", "number", "string",
                                        "list of strings"};
   return kNames[value.index()];
 }
 
-std::string to_toml(const TaskValue& value) {
+std::string value_text(const TaskValue& value) {
   const auto quoted = [](const std::string& text) {
     std::string out = "\"";
     for (char c : text) {

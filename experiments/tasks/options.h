@@ -3,16 +3,13 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
-#include <variant>
 #include <vector>
 
-namespace strata {
+#include "core/model/config.h"
 
-using TaskValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;
-using TaskValues = std::map<std::string, TaskValue, std::less<>>;
+namespace strata {
 
 // One key of a [task] table.
 struct TaskOption {
@@ -25,10 +22,10 @@ struct TaskOption {
 };
 
 // "integer", "number", "true/false", "string" or "list of strings".
-std::string type_name(const TaskValue& value);
+std::string value_type(const TaskValue& value);
 
 // The value as it is written in TOML, for help pages and messages.
-std::string to_toml(const TaskValue& value);
+std::string value_text(const TaskValue& value);
 
 // The options of one task with every default filled in. Whole numbers serve where a number is
 // asked for, and one string where a list of strings is.

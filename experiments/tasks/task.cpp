@@ -77,6 +77,10 @@ std::string task_summary(std::string_view name) { return entry(name).summary; }
 
 const std::vector<TaskOption>& task_options(std::string_view name) { return entry(name).table(); }
 
+void resolve_task(TaskConfig& task) {
+  task.options = TaskOptions(task.name, task_options(task.name), task.options).values();
+}
+
 std::unique_ptr<Task> make_task(std::string_view name, const TaskValues& values) {
   const Entry& found = entry(name);
   return found.make(TaskOptions(name, found.table(), values));

@@ -76,6 +76,8 @@ const std::vector<std::string>& task_names();
 // One line about a task, and its keys. Throw Error for a name that is no task.
 std::string task_summary(std::string_view name);
 const std::vector<TaskOption>& task_options(std::string_view name);
+// Checks [task] against its table and fills in the defaults. Throws as make_task does for keys.
+void resolve_task(TaskConfig& task);
 // Builds a task. Throws Error for an unknown name or key, or for values that do not go together.
 std::unique_ptr<Task> make_task(std::string_view name, const TaskValues& values = {});
 

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/io/file.h"
 #include "experiments/tasks/files.h"
 
 namespace strata {
 namespace {
+
+constexpr size_t kMaxFile = size_t{1} << 40;  // larger files do not fit a machine's memory
 
 struct Named {
   std::string path, bytes;
@@ -15,7 +18,7 @@ struct Named {
 std::vector<Named> read_all(const std::vector<std::string>& patterns) {
   std::vector<Named> files;
   for (const std::string& path : find_files(patterns)) {
-    std::string bytes = read_whole_file(path);
+    std::string bytes = read_file(path, kMaxFile);
     if (!bytes.empty()) files.push_back({path, std::move(bytes)});
   }
   return files;

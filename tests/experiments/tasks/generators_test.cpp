@@ -8,6 +8,7 @@
 
 #include "experiments/tasks/draw.h"
 #include "experiments/tasks/task.h"
+#include "tests/support/error_text.h"
 
 using namespace strata;
 
@@ -21,12 +22,7 @@ Batch filled(const Task& task, int64_t rows, Split split = Split::train, uint64_
 }
 
 std::string message(const std::string& task, const TaskValues& values) {
-  try {
-    make_task(task, values);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::error_text([&] { make_task(task, values); });
 }
 
 }  // namespace

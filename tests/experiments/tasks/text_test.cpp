@@ -2,35 +2,18 @@
 
 #include <doctest/doctest.h>
 
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <set>
 
+#include "core/io/file.h"
 #include "experiments/tasks/files.h"
+#include "tests/support/error_text.h"
+#include "tests/support/temp_folder.h"
 
 using namespace strata;
-namespace fs = std::filesystem;
+using test::error_text;
 
 namespace {
-
-// A folder that disappears at the end of the test.
-class Folder {
- public:
-  Folder() {
-    std::string name = (fs::temp_directory_path() / "strata_text_XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~Folder() { fs::remove_all(path_); }
-  void write(const std::string& name, const std::string& bytes) const {
-    fs::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name, std::ios::binary) << bytes;
-  }
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
-
- private:
-  fs::path path_;
-};
 
 std::unique_ptr<Task> text(const std::vector<std::string>& files, TaskValues values = {}) {
   values["files"] = files;
@@ -38,13 +21,16 @@ std::unique_ptr<Task> text(const std::vector<std::string>& files, TaskValues val
 }
 
 std::string message(const std::vector<std::string>& files, TaskValues values = {}) {
-  try {
-    text(files, values);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return error_text([&] { text(files, values); });
 }
+
+// A temporary folder whose files may lie in folders of their own.
+struct Folder : test::TempFolder {
+  void write(const std::string& name, const std::string& bytes) const {
+    make_folders(std::filesystem::path(*this / name).parent_path().string());
+    TempFolder::write(name, bytes);
+  }
+};
 
 }  // namespace
 
