@@ -20,7 +20,7 @@ namespace strata {
 // [model]: the stack around the mixers.
 struct ModelConfig {
   std::string pattern;
-  int64_t d_model = 0;
+  int64_t d_model = 128;
   int64_t vocab_size = 0;  // 0: the task's
   std::string norm = "rmsnorm";
   double norm_eps = 1e-5;
@@ -139,10 +139,14 @@ STRATA_API Config load_config(const std::string& path, std::vector<Override> ove
 // (`task.name=mqar`). Throws Error without a '=' or a key.
 STRATA_API Override parse_override(std::string_view text);
 
-// Every key of every section, in the order of the table: reading it gives the same Config.
-STRATA_API std::string to_toml(const Config& config);
+// Every key of every section, in the order of the table ([ablate] only where there is a study):
+// reading it gives the same Config. `commented` adds each key's unit and meaning.
+STRATA_API std::string to_toml(const Config& config, bool commented = false);
 
 // Hex digits that name the resolved config; equal configs have equal hashes on every machine.
 STRATA_API std::string config_hash(const Config& config);
+
+// Throws Error when a pattern or a task is missing; everything else has a default.
+STRATA_API void require_runnable(const Config& config, const std::string& origin);
 
 }  // namespace strata
