@@ -25,9 +25,9 @@ struct Root {
 struct Var {
   int root;
   Shape shape;
-  int64_t pitch, offset;    // of the view inside the root's packed gradient, in elements
-  int64_t begin, end;       // the root's columns it touches
-  bool covers;              // false: it may leave some elements of those columns alone
+  int64_t pitch, offset;  // of the view inside the root's packed gradient, in elements
+  int64_t begin, end;     // the root's columns it touches
+  bool covers;            // false: it may leave some elements of those columns alone
 };
 
 }  // namespace
@@ -82,9 +82,7 @@ Context::~Context() = default;
 Device Context::device() const { return impl_->memory->device(); }
 Stream Context::stream() const { return {}; }
 DType Context::dtype() const { return impl_->dtype; }
-DType Context::accum_dtype() const {
-  return impl_->dtype == DType::f64 ? DType::f64 : DType::f32;
-}
+DType Context::accum_dtype() const { return impl_->dtype == DType::f64 ? DType::f64 : DType::f32; }
 bool Context::planning() const { return impl_->memory->planning(); }
 Memory& Context::memory() { return *impl_->memory; }
 
@@ -207,8 +205,8 @@ GradTarget Context::grad_target(Tensor x) {
     Tensor g = x.param->grad;
     if (!g) return {};
     if (g.data)
-      g.data = static_cast<char*>(g.data) + (static_cast<char*>(x.data) -
-                                             static_cast<char*>(x.param->value.data));
+      g.data = static_cast<char*>(g.data) +
+               (static_cast<char*>(x.data) - static_cast<char*>(x.param->value.data));
     g.shape = x.shape;
     g.pitch = x.pitch;
     return {g, true, true};
@@ -248,9 +246,8 @@ void Context::bind_grad(Tensor x, Tensor home) {
   impl_->roots[impl_->vars[x.var].root].grad = home;
 }
 
-Tensor Context::same_variable(Tensor y, Tensor x) {
-  y.var = x.var;
-  return y;
+void Context::share_grad(Tensor y, Tensor x) {
+  if (y.var >= 0 && x.var >= 0) impl_->vars[y.var].root = impl_->vars[x.var].root;
 }
 
 size_t Context::tape_size() const { return impl_->tape.size(); }
@@ -312,8 +309,7 @@ void Context::set_place(std::string_view place) { impl_->place = place; }
 
 std::string_view Context::place() const { return impl_->place; }
 
-ScratchScope::ScratchScope(Context& cx)
-    : memory_(cx.memory()), mark_(memory_.scratch.mark()) {
+ScratchScope::ScratchScope(Context& cx) : memory_(cx.memory()), mark_(memory_.scratch.mark()) {
   ++memory_.open_scopes;
 }
 

@@ -91,8 +91,8 @@ class STRATA_API Context {
   bool can_set_grad(Tensor x) const;
   // Gives x's gradient a home that outlives the block; nothing is written yet.
   void bind_grad(Tensor x, Tensor home);
-  // Makes `y` another name of x's variable: a tensor computed again for the backward.
-  Tensor same_variable(Tensor y, Tensor x);
+  // Lets y share x's gradient: y is x, computed again for the backward.
+  void share_grad(Tensor y, Tensor x);
 
   size_t tape_size() const;
   // Runs the records [begin, tape_size()) backwards and removes them.

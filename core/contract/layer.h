@@ -31,16 +31,16 @@ struct Init {
   static Init each(std::function<double(Random&)> f) { return {Kind::each, 0, std::move(f)}; }
 };
 
-enum class Decay { automatic, yes, no };     // automatic: weight decay on tensors of rank >= 2
-enum class Keep { compute, accum };          // accum: float32 in every mode (A_log, D, norms, ...)
+enum class Decay { automatic, yes, no };  // automatic: weight decay on tensors of rank >= 2
+enum class Keep { compute, accum };       // accum: float32 in every mode (A_log, D, norms, ...)
 
 struct ParamOptions {
   Init init;
   Keep keep = Keep::compute;
   Decay decay = Decay::automatic;
-  double init_scale = 1;   // multiplies the drawn values (out_proj: 1/sqrt(n_blocks))
+  double init_scale = 1;  // multiplies the drawn values (out_proj: 1/sqrt(n_blocks))
   double lr_scale = 1;
-  std::string role;        // per axis: "out,in", "heads", "experts,out,in", ... for sharding
+  std::string role;  // per axis: "out,in", "heads", "experts,out,in", ... for sharding
 };
 
 // A parameter or buffer of a layer, with what the host bound to it.
@@ -108,7 +108,8 @@ class STRATA_API Pass {
   // (batch, seq_len) i32: the document of each token; absent when every row is one document.
   virtual Tensor seq_idx() const = 0;
 
-  // A fixed state entry of this block; absent in training. The first call, in planning, declares it.
+  // A fixed state entry of this block; absent in training. The first call, in planning, declares
+  // it.
   virtual StateRef state(std::string_view name, const Shape& per_sequence, DType dtype) = 0;
   // A per-token entry of this block; absent in training.
   virtual PagesRef pages(std::string_view name, const Shape& per_token, DType dtype,
@@ -191,7 +192,8 @@ class STRATA_API Layer {
   Layer(const Layer&) = delete;
   Layer& operator=(const Layer&) = delete;
 
-  // x: (batch, seq_len, d_in) -> (batch, seq_len, d_model). Depends on shapes and options only, never on values.
+  // x: (batch, seq_len, d_in) -> (batch, seq_len, d_model). Depends on shapes and options only,
+  // never on values.
   virtual Tensor forward(Context& cx, Tensor x, Pass& pass) = 0;
 
   // dy -> dx, adding parameter gradients. The default replays the tape of forward. A layer with a

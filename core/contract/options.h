@@ -14,7 +14,8 @@ using OptionValue = std::variant<bool, int64_t, double, std::string>;
 using Options = std::map<std::string, OptionValue, std::less<>>;
 
 STRATA_API std::string to_string(const OptionValue& value);  // as TOML writes it
-STRATA_API const char* type_name(const OptionValue& value);  // "boolean", "integer", "float", "string"
+STRATA_API const char* type_name(
+    const OptionValue& value);  // "boolean", "integer", "float", "string"
 
 // The known word nearest to `word` by edit distance, or "" when none is near (for error sentences).
 template <class Range>

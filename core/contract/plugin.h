@@ -31,7 +31,7 @@
 #endif
 
 #define STRATA_PLUGIN_PREFIX "strata_plugin_"
-#define STRATA_PLUGIN_SYMBOL                                                        \
+#define STRATA_PLUGIN_SYMBOL                                                           \
   STRATA_JOIN(strata_plugin_, STRATA_ABI_MAJOR, STRATA_ABI_MINOR, STRATA_COMPILER_TAG, \
               STRATA_STDLIB_TAG)
 #define STRATA_PLUGIN_SYMBOL_NAME STRATA_STRINGIFY(STRATA_PLUGIN_SYMBOL)
@@ -70,6 +70,7 @@ std::unique_ptr<Layer> create_layer(const LayerConfig& config) {
 
 // The optional last argument names aliases with preset options: "w{window=4096}".
 #define STRATA_LAYER(Class, symbol, name, ...)                                               \
-  extern "C" __attribute__((visibility("default"), used)) const strata::PluginInfo           \
-      STRATA_PLUGIN_SYMBOL{sizeof(strata::PluginInfo), name, symbol, "" __VA_ARGS__,         \
-                           strata::own_hooks<Class>(), &strata::create_layer<Class>};
+  extern "C" __attribute__((visibility("default"), used))                                    \
+  const strata::PluginInfo STRATA_PLUGIN_SYMBOL{                                             \
+      sizeof(strata::PluginInfo),  name, symbol, "" __VA_ARGS__, strata::own_hooks<Class>(), \
+      &strata::create_layer<Class>};

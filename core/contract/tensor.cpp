@@ -3,8 +3,8 @@
 namespace strata {
 
 const char* name_of(DType type) {
-  constexpr const char* kNames[] = {"f32", "f64", "bf16", "f16",  "f8_e4m3",
-                                    "i64", "i32", "i8",   "u8", "bool"};
+  constexpr const char* kNames[] = {"f32", "f64", "bf16", "f16", "f8_e4m3",
+                                    "i64", "i32", "i8",   "u8",  "bool"};
   return kNames[int(type)];
 }
 

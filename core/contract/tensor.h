@@ -29,25 +29,48 @@ struct Device {
 constexpr size_t size_of(DType type) {
   switch (type) {
     case DType::f64:
-    case DType::i64: return 8;
+    case DType::i64:
+      return 8;
     case DType::f32:
-    case DType::i32: return 4;
+    case DType::i32:
+      return 4;
     case DType::bf16:
-    case DType::f16: return 2;
-    default: return 1;
+    case DType::f16:
+      return 2;
+    default:
+      return 1;
   }
 }
 
-STRATA_API const char* name_of(DType type);        // "f32", "bf16", ...
-STRATA_API const char* name_of(DeviceKind kind);   // "cpu", "cuda"
+STRATA_API const char* name_of(DType type);       // "f32", "bf16", ...
+STRATA_API const char* name_of(DeviceKind kind);  // "cpu", "cuda"
 
-template <class T> constexpr DType dtype_of();
-template <> constexpr DType dtype_of<float>() { return DType::f32; }
-template <> constexpr DType dtype_of<double>() { return DType::f64; }
-template <> constexpr DType dtype_of<int32_t>() { return DType::i32; }
-template <> constexpr DType dtype_of<int64_t>() { return DType::i64; }
-template <> constexpr DType dtype_of<int8_t>() { return DType::i8; }
-template <> constexpr DType dtype_of<uint8_t>() { return DType::u8; }
+template <class T>
+constexpr DType dtype_of();
+template <>
+constexpr DType dtype_of<float>() {
+  return DType::f32;
+}
+template <>
+constexpr DType dtype_of<double>() {
+  return DType::f64;
+}
+template <>
+constexpr DType dtype_of<int32_t>() {
+  return DType::i32;
+}
+template <>
+constexpr DType dtype_of<int64_t>() {
+  return DType::i64;
+}
+template <>
+constexpr DType dtype_of<int8_t>() {
+  return DType::i8;
+}
+template <>
+constexpr DType dtype_of<uint8_t>() {
+  return DType::u8;
+}
 
 // The extents of a tensor, outermost first. A scalar has rank 0.
 struct Shape {
@@ -92,13 +115,17 @@ struct Tensor {
   int64_t pitch = 0;
   DType dtype = DType::f32;
   Device device;
-  bool present = false;             // false: "no tensor" (an absent bias, an unset boundary)
-  int32_t var = -1;                 // tape variable, -1: a constant
-  const ParamSlot* param = nullptr; // set for parameters
+  bool present = false;              // false: "no tensor" (an absent bias, an unset boundary)
+  int32_t var = -1;                  // tape variable, -1: a constant
+  const ParamSlot* param = nullptr;  // set for parameters
 
   STRATA_INLINE explicit operator bool() const { return present; }
-  template <class T> STRATA_INLINE T* ptr() const { return static_cast<T*>(data); }
-  template <class T> STRATA_INLINE T* row(int64_t r) const {
+  template <class T>
+  STRATA_INLINE T* ptr() const {
+    return static_cast<T*>(data);
+  }
+  template <class T>
+  STRATA_INLINE T* row(int64_t r) const {
     return static_cast<T*>(data) + r * pitch;
   }
   STRATA_INLINE int64_t rows() const { return shape.rows(); }
@@ -112,14 +139,16 @@ struct Tensor {
 STRATA_API Tensor view_of(void* data, const Shape& shape, DType dtype, Device device = {});
 
 // One entry of a sequence's fixed state, for the rows of a batch: row b lies at
-// base + slots[b] * slot_bytes. Absent (base == nullptr) in training: start from zero, keep nothing.
+// base + slots[b] * slot_bytes. Absent (base == nullptr) in training: start from zero, keep
+// nothing.
 struct StateRef {
   void* base = nullptr;
   int64_t slot_bytes = 0;
   const int32_t* slots = nullptr;  // (batch,) on the device
 
   STRATA_INLINE explicit operator bool() const { return slots != nullptr; }
-  template <class T> STRATA_INLINE T* row(int64_t b) const {
+  template <class T>
+  STRATA_INLINE T* row(int64_t b) const {
     return reinterpret_cast<T*>(static_cast<char*>(base) + int64_t{slots[b]} * slot_bytes);
   }
 };
@@ -133,12 +162,13 @@ struct PagesRef {
   void* base = nullptr;
   int64_t page_bytes = 0;
   int64_t token_bytes = 0;
-  const int32_t* table = nullptr;    // (batch, table_pitch) on the device
+  const int32_t* table = nullptr;  // (batch, table_pitch) on the device
   int64_t table_pitch = 0;
   const int32_t* lengths = nullptr;  // (batch,) tokens held before this pass
 
   STRATA_INLINE explicit operator bool() const { return table != nullptr; }
-  template <class T> STRATA_INLINE T* token(int64_t b, int64_t t) const {
+  template <class T>
+  STRATA_INLINE T* token(int64_t b, int64_t t) const {
     const int64_t page = table[b * table_pitch + t / kPageTokens];
     return reinterpret_cast<T*>(static_cast<char*>(base) + page * page_bytes +
                                 (t % kPageTokens) * token_bytes);

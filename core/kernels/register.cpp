@@ -26,12 +26,15 @@ Registry& registry() {
 
 bool cpu_runs(int isa) {
   switch (isa) {
-    case 0: return true;
-    case 1: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case 0:
+      return true;
+    case 1:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case 2:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-    default: return true;  // built for this machine
+    default:
+      return true;  // built for this machine
   }
 }
 

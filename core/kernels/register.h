@@ -43,11 +43,11 @@ void run_kernel(const void* args, Stream stream) {
 #define STRATA_UNIQUE_(a, b) a##b
 #define STRATA_UNIQUE(a, b) STRATA_UNIQUE_(a, b)
 
-#define STRATA_KERNEL(op, device, dtype, Args, function)                              \
-  static const bool STRATA_UNIQUE(registered_, __COUNTER__) = strata::register_kernel( \
-      {op, device, dtype, STRATA_ISA, &strata::run_kernel<Args, &function>,            \
-       typeid(Args).name(), sizeof(Args), __FILE__});
+#define STRATA_KERNEL(op, device, dtype, Args, function)                                         \
+  static const bool STRATA_UNIQUE(registered_, __COUNTER__) = strata::register_kernel(           \
+      {op, device, dtype, STRATA_ISA, &strata::run_kernel<Args, &function>, typeid(Args).name(), \
+       sizeof(Args), __FILE__});
 
-#define STRATA_CPU_KERNEL(op, Args, function)                                                   \
-  STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f32, Args, function<float>)          \
+#define STRATA_CPU_KERNEL(op, Args, function)                                           \
+  STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f32, Args, function<float>) \
   STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f64, Args, function<double>)

@@ -10,11 +10,11 @@
 namespace strata {
 
 struct CacheEntry {
-  int site;          // the call site (block or branch member) that owns it
+  int site;  // the call site (block or branch member) that owns it
   StateSpec spec;
-  int64_t offset;    // within the slot, or within a page of its group
+  int64_t offset;           // within the slot, or within a page of its group
   int64_t token_bytes = 0;  // of per-token entries
-  int group = -1;    // page group of per-token entries
+  int group = -1;           // page group of per-token entries
 };
 
 // Entries that grow alike share pages: all per-token ones, and all of one window.

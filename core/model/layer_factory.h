@@ -1,5 +1,5 @@
-// How a stack gets its layers. plugins/host implements this by loading libraries; a test needs three
-// lines and no shared library.
+// How a stack gets its layers. plugins/host implements this by loading libraries; a test needs
+// three lines and no shared library.
 #pragma once
 
 #include <memory>

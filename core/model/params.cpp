@@ -76,12 +76,23 @@ static void draw(const ParamSlot& slot, Random& random) {
   for (int64_t i = 0, n = slot.shape.numel(); i < n; ++i) {
     double value = init.value;
     switch (init.kind) {
-      case Init::Kind::linear: value = bound * (2 * random.uniform() - 1); break;
-      case Init::Kind::zeros: value = 0; break;
-      case Init::Kind::ones: value = 1; break;
-      case Init::Kind::constant: break;
-      case Init::Kind::normal: value = init.value * random.normal(); break;
-      case Init::Kind::each: value = init.draw(random); break;
+      case Init::Kind::linear:
+        value = bound * (2 * random.uniform() - 1);
+        break;
+      case Init::Kind::zeros:
+        value = 0;
+        break;
+      case Init::Kind::ones:
+        value = 1;
+        break;
+      case Init::Kind::constant:
+        break;
+      case Init::Kind::normal:
+        value = init.value * random.normal();
+        break;
+      case Init::Kind::each:
+        value = init.draw(random);
+        break;
     }
     x[i] = T(value * slot.options.init_scale);
   }

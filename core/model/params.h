@@ -12,8 +12,8 @@ namespace strata {
 
 // One tensor of the model under its checkpoint name.
 struct NamedParam {
-  std::string name;        // "blocks.3.mixer.in_proj"
-  std::string symbol;      // "M", or "" for the host's own tensors
+  std::string name;    // "blocks.3.mixer.in_proj"
+  std::string symbol;  // "M", or "" for the host's own tensors
   ParamSlot* slot = nullptr;
   bool trainable() const { return !slot->is_buffer; }
   // Whether weight decay applies: by the slot's word, else to tensors of rank >= 2.
@@ -24,7 +24,8 @@ class STRATA_API ParamStore {
  public:
   // Declares a parameter of the host (embeddings, norms, projections of a call).
   Param declare(std::string name, const Shape& shape, ParamOptions options = {});
-  // Takes the parameters of a layer under `prefix` ("blocks.3.mixer."). The layer must outlive this.
+  // Takes the parameters of a layer under `prefix` ("blocks.3.mixer."). The layer must outlive
+  // this.
   void adopt(const std::string& prefix, const std::string& symbol, Layer& layer);
 
   // Bytes that allocate() will take, values and gradients.

@@ -11,8 +11,8 @@ constexpr size_t kAlign = 64;
 
 static void* map_pages(size_t bytes, const std::string& what) {
   if (bytes == 0) return nullptr;
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                 -1, 0);
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     throw Error(what + ": the system cannot provide " + std::to_string(bytes >> 20) +
                     " MiB of memory; use a smaller batch_size, seq_len or model",

@@ -22,7 +22,8 @@ class STRATA_API Arena {
 
   static constexpr size_t kPlanning = ~size_t{0};
 
-  // 64-byte aligned. Throws Error (resource) naming the arena and `place` when the plan is exceeded.
+  // 64-byte aligned. Throws Error (resource) naming the arena and `place` when the plan is
+  // exceeded.
   void* take(size_t bytes, std::string_view place);
   size_t mark() const { return used_; }
   void release(size_t mark) { used_ = mark; }
