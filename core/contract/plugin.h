@@ -40,13 +40,14 @@ namespace strata {
 
 enum Hook : uint32_t { kForward = 1, kBackward = 2, kState = 4, kQuantize = 8, kAfterStep = 16 };
 
-// What the exported symbol points at.
+// What the exported symbol is. Plain bytes up to `create`, so that the host reads them from the
+// file without loading it.
 struct PluginInfo {
   uint32_t struct_size;
-  const char* name;     // "mamba2"
-  char symbol;          // 'M'
-  const char* aliases;  // further symbols with preset options: "w{window=4096}", or ""
-  uint32_t own_hooks;   // Hook bits that the class overrides
+  char name[48];       // "mamba2"
+  char symbol;         // 'M'
+  char aliases[171];   // further symbols with preset options: "w{window=4096}", or ""
+  uint32_t own_hooks;  // Hook bits that the class overrides
   std::unique_ptr<Layer> (*create)(const LayerConfig& config);
 };
 
