@@ -8,7 +8,7 @@
 namespace strata {
 namespace {
 
-constexpr double kWidth = 760, kHeight = 340;
+constexpr double kWidth = 1000, kHeight = 400;
 constexpr double kLeft = 58, kRight = 92, kTop = 16, kBottom = 48;
 
 std::string number(double value) {

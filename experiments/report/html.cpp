@@ -103,6 +103,13 @@ std::string td(const std::string& html, const char* css = "") {
   return "<td" + (*css ? " class=\"" + std::string(css) + "\"" : "") + ">" + html + "</td>";
 }
 
+// "≥ 0.99" for ">= 0.99"
+std::string bound_text(const std::string& bound) {
+  if (bound.starts_with(">=")) return "≥" + bound.substr(2);
+  if (bound.starts_with("<=")) return "≤" + bound.substr(2);
+  return bound;
+}
+
 std::string result_row(const StudyResult& study, const VariantResult& v, bool expectations) {
   const Range range = metric_range(study);
   std::string who = cells_html(v.cells) + "<code class=\"name\">" + escape_html(v.name) + "</code>";
@@ -115,17 +122,20 @@ std::string result_row(const StudyResult& study, const VariantResult& v, bool ex
   if (!v.is_baseline && std::isfinite(d.low))
     judged += "<div class=\"sub\">" + std::string(d.mean < 0 ? "−" : "+") +
               fixed_text(std::abs(d.mean), 3) + " ± " + fixed_text(d.high - d.mean, 3) + "</div>";
+  std::string measured = interval_text(v.metric);
+  if (v.metric.n > 1)
+    measured += "<div class=\"sub\">median " + fixed_text(v.metric.median, 3) + "</div>";
   std::string seeds = std::to_string(v.n_ok);
   if (v.n_ok != int64_t(v.runs.size()))
     seeds += "<span class=\"missed\"> of " + std::to_string(v.runs.size()) + "</span>";
   std::string row = "<tr>" + td(who, "wrap") + td(with_commas(v.parameters), "n") +
-                    td(interval_text(v.metric), "n") + td(interval_svg(v, range)) + td(seeds, "n");
+                    td(measured, "n") + td(interval_svg(v, range)) + td(seeds, "n");
   if (expectations) {
     const std::string mark =
         v.expected ? "<span class=\"kept\">✓</span> " : "<span class=\"missed\">✗</span> ";
-    row += td(v.expect.empty() ? "" : mark + escape_html(v.expect));
+    row += td(v.expect.empty() ? "" : mark + escape_html(bound_text(v.expect)));
   }
-  return row + td(judged) + td(fixed_text(v.steps.mean, 0), "n") +
+  return row + td(judged) + td(whole_text(v.steps.mean), "n") +
          td(duration_text(v.seconds.mean), "n") + "</tr>\n";
 }
 

@@ -48,7 +48,7 @@ Table to_table(const StudyResult& study) {
                      v.expected ? Tone::good : Tone::bad});
     const Verdict verdict = v.against_baseline.verdict;
     row.push_back({name_of(verdict), tone_of(verdict)});
-    row.push_back({fixed_text(v.steps.mean, 0)});
+    row.push_back({whole_text(v.steps.mean)});
     row.push_back({duration_text(v.seconds.mean)});
     table.add(std::move(row));
   }

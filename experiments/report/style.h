@@ -22,19 +22,19 @@ h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .75rem; text-wrap: balanc
 h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
 p { margin: 0 0 .5rem; max-width: 46rem; }
 .claim { font-size: 1.1rem; }
-.note { color: var(--soft); font-size: .875rem; }
+.note { color: var(--soft); font-size: .875rem; margin-top: .75rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; font-size: .8125rem; color: var(--soft);
   vertical-align: bottom; }
-th, td { padding: .5rem .75rem .5rem 0; border-bottom: 1px solid var(--rule); }
+th, td { padding: .5rem 1rem .5rem 0; border-bottom: 1px solid var(--rule); }
 td { vertical-align: middle; white-space: nowrap; }
 th.n, td.n { text-align: right; }
 th:last-child, td:last-child { padding-right: 0; }
 code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; }
 .small td, .small th { padding-top: .25rem; padding-bottom: .25rem; font-size: .875rem; }
 .wrap { white-space: normal; }
-.cells { display: flex; flex-wrap: wrap; gap: 2px; max-width: 19rem; margin-bottom: .25rem; }
+.cells { display: flex; flex-wrap: wrap; gap: 2px; align-items: center; max-width: 15rem; margin-bottom: .25rem; }
 .cell { width: 1.5rem; height: 1.5rem; border-radius: 4px; color: #fff; display: flex;
   align-items: center; justify-content: center; font: 600 .8125rem/1 ui-monospace, "SF Mono", Menlo,
   Consolas, "Liberation Mono", monospace; print-color-adjust: exact;
@@ -58,7 +58,7 @@ code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", m
   -webkit-print-color-adjust: exact; }
 .swatch.dashed { background-image: linear-gradient(90deg, transparent 60%, var(--page) 60%);
   background-size: 8px 3px; }
-svg { display: block; max-width: 100%; height: auto; }
+svg { display: block; } .chart { width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial,
   sans-serif; font-variant-numeric: tabular-nums; }
 .grid { stroke: var(--rule); stroke-width: 1; } .axis { stroke: var(--soft); stroke-width: 1; }

@@ -70,6 +70,10 @@ std::string with_commas(int64_t value) {
   return digits;
 }
 
+std::string whole_text(double value) {
+  return std::isfinite(value) ? with_commas(std::llround(value)) : "-";
+}
+
 std::string duration_text(double seconds) {
   char text[64];
   const double s = std::max(seconds, 0.0);

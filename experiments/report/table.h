@@ -1,6 +1,7 @@
 // Aligned tables for the terminal.
 #pragma once
 
+#include <cstdint>
 #include <iosfwd>
 #include <string>
 #include <string_view>
@@ -41,6 +42,8 @@ bool shows_colour(int fd);
 
 // "1,234,567"
 std::string with_commas(int64_t value);
+// `value` rounded, with commas; "-" for a value that is no number.
+std::string whole_text(double value);
 // "8 ms", "3.2 s", "4 min 05 s", "2 h 03 min"
 std::string duration_text(double seconds);
 // `value` with `digits` after the point; "-" for a value that is no number.
