@@ -3,7 +3,8 @@
 //   template <class T> void scale_cpu(const ScaleArgs& a, Stream) { ... a.x.ptr<T>() ... }
 //   STRATA_CPU_KERNEL("scale", ScaleArgs, scale_cpu)      // registers <float> and <double>
 //
-// The file is compiled once per instruction set; the registry keeps the best variant that this CPU
+// The file is compiled once per instruction set, so the functions belong in an anonymous namespace:
+// two variants of one name would be merged by the linker. The registry keeps the best variant that this CPU
 // can run. A second registration of the same (op, device, dtype, instruction set) is an error.
 #pragma once
 

@@ -13,7 +13,8 @@ struct LinearArgs {
   Tensor y;       // (..., d_out)
 };
 
-// One kernel for each part of the backward, so that a frozen weight or a constant input costs nothing.
+// One kernel for each part of the backward, so that a frozen weight or a constant input costs
+// nothing.
 struct LinearBackwardArgs {
   Tensor x, weight, dy;
   GradTarget dx, dweight, dbias;

@@ -3,6 +3,7 @@
 #include "core/kernels/register.h"
 
 namespace strata {
+namespace {
 
 template <class T>
 void fill_cpu(const FillArgs& a, Stream) {
@@ -12,6 +13,8 @@ void fill_cpu(const FillArgs& a, Stream) {
     for (int64_t c = 0; c < cols; ++c) x[c] = T(a.value);
   }
 }
+
+}  // namespace
 
 STRATA_CPU_KERNEL("fill", FillArgs, fill_cpu)
 

@@ -3,6 +3,7 @@
 #include "core/kernels/register.h"
 
 namespace strata {
+namespace {
 
 // y = x W^T + b
 template <class T>
@@ -55,6 +56,8 @@ void linear_backward_cpu(const LinearBackwardArgs& a, Stream) {
     }
   }
 }
+
+}  // namespace
 
 STRATA_CPU_KERNEL("linear", LinearArgs, linear_cpu)
 STRATA_CPU_KERNEL("linear_backward", LinearBackwardArgs, linear_backward_cpu)
