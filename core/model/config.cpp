@@ -168,7 +168,8 @@ TomlTable tree(const Config& config, const std::string& section) {
     for (const auto& [name, options] : config.layers) {
       TomlTable table;
       for (const auto& [key, value] : options) {
-        std::visit([&](const auto& v) { table[key].value = v; }, value);
+        TomlValue& out_value = table[key];
+        std::visit([&](const auto& v) { out_value.value = v; }, value);
       }
       out[name].value = std::move(table);
     }

@@ -22,12 +22,16 @@ std::vector<std::string> split(const std::string& key) {
       parts.back() += c;
     }
   }
-  if (quote) throw Error("--set " + key + ": a quote is not closed");
+  if (quote) throw Error("key " + key + ": a quote is not closed");
   for (const std::string& part : parts) {
-    if (part.empty())
-      throw Error("--set " + key + ": a part of the key is empty; write section.key");
+    for (char c : part) {
+      if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+        throw Error("key " + to_string(OptionValue(key)) + ": no key has such characters");
+      }
+    }
+    if (part.empty()) throw Error("key " + key + ": a part is empty; write section.key");
   }
-  if (parts.size() > 8) throw Error("--set " + key + ": no key has more than 8 parts");
+  if (parts.size() > 8) throw Error("key " + key + ": no key has more than 8 parts");
   return parts;
 }
 
@@ -59,16 +63,22 @@ void set_dotted(TomlTable& root, const Override& item) {
   (*table)[parts.back()] = std::move(value);
 }
 
-std::string dotted_key(const std::string& key) {
-  return key.find('.') == std::string::npos ? toml_key(key) : key;
-}
-
-void flatten(const TomlValue& value, const std::string& prefix, std::vector<Override>& out) {
-  if (const TomlTable* table = value.get<TomlTable>()) {
-    for (const auto& [key, item] : *table) flatten(item, prefix + "." + toml_key(key), out);
-  } else {
-    out.push_back({prefix, to_toml(value)});
+void flatten(const std::string& key, const TomlValue& value, std::vector<Override>& out) {
+  std::string canonical;
+  for (const std::string& part : split(key)) {
+    canonical += (canonical.empty() ? "" : ".") + toml_key(part);
   }
+  if (const TomlTable* table = value.get<TomlTable>()) {
+    for (const auto& [name, item] : *table) flatten(canonical + "." + toml_key(name), item, out);
+    return;
+  }
+  for (Override& earlier : out) {
+    if (earlier.key == canonical) {
+      earlier.value = to_toml(value);
+      return;
+    }
+  }
+  out.push_back({canonical, to_toml(value)});
 }
 
 Override parse_override(std::string_view text) {

@@ -17,10 +17,9 @@ constexpr int kOverrideLine = -1;  // TomlValue::line of a value that came from 
 // something other than a table.
 void set_dotted(TomlTable& root, const Override& item);
 
-// The leaves below `value` as dotted overrides; lists are leaves.
-void flatten(const TomlValue& value, const std::string& prefix, std::vector<Override>& out);
-
-// A table's key as a dotted path: "train.lr" written in quotes is a path already.
-std::string dotted_key(const std::string& key);
+// The leaves below `value` as overrides with canonical keys; lists are leaves. `key` is a path when
+// it holds a dot or a quote ("train.lr"), else one part. A key that is there already is replaced.
+// Throws Error for a key that set_dotted would refuse.
+void flatten(const std::string& key, const TomlValue& value, std::vector<Override>& out);
 
 }  // namespace strata

@@ -158,7 +158,7 @@ void read(const TomlValue& v, const Range&,
   const TomlTable* table = v.get<TomlTable>();
   if (!table) refuse("a table of lists", v);
   std::vector<Override> flat;
-  for (const auto& [key, value] : *table) flatten(value, dotted_key(key), flat);
+  for (const auto& [key, value] : *table) flatten(key, value, flat);
   for (const Override& o : flat) {
     const TomlValue value = parse_toml_value(o.value, o.key);
     const TomlList* list = value.get<TomlList>();
@@ -183,9 +183,9 @@ void read(const TomlValue& v, const Range&, std::vector<VariantConfig>& out) {
         if (!text) throw Error("." + key + " must be a string, got " + to_toml(value));
         (key == "name" ? variant.name : variant.expect) = *text;
       } else if (key == "pattern") {
-        variant.overrides.push_back({"model.pattern", to_toml(value)});
+        flatten("model.pattern", value, variant.overrides);
       } else {
-        flatten(value, dotted_key(key), variant.overrides);
+        flatten(key, value, variant.overrides);
       }
     }
     out.push_back(std::move(variant));
@@ -223,7 +223,7 @@ TomlValue write(const std::vector<VariantConfig>& v) {
     TomlTable table;
     if (!variant.name.empty()) table["name"].value = variant.name;
     if (!variant.expect.empty()) table["expect"].value = variant.expect;
-    for (const Override& o : variant.overrides) set_dotted(table, o);
+    for (const Override& o : variant.overrides) table[o.key] = parse_toml_value(o.value, o.key);
     list.push_back({std::move(table)});
   }
   return {std::move(list)};
