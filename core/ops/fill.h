@@ -10,7 +10,7 @@ struct FillArgs {
   double value;
 };
 
-// Sets every element of x (f32 or f64) to `value`.
+// Sets every element of x (f32, f64 or i64) to `value`.
 STRATA_API void fill(Context& cx, Tensor x, double value);
 
 }  // namespace strata

@@ -17,5 +17,6 @@ void fill_cpu(const FillArgs& a, Stream) {
 }  // namespace
 
 STRATA_CPU_KERNEL("fill", FillArgs, fill_cpu)
+STRATA_KERNEL("fill", DeviceKind::cpu, DType::i64, FillArgs, fill_cpu<int64_t>)
 
 }  // namespace strata
