@@ -1,11 +1,8 @@
 // TensorFiles: one safetensors file or a sharded model, and the elements of a tensor as doubles.
-#include <bit>
-#include <cmath>
-#include <cstring>
 #include <filesystem>
-#include <limits>
 #include <set>
 
+#include "core/io/convert.h"
 #include "core/io/json.h"
 #include "core/io/safetensors.h"
 
@@ -82,64 +79,32 @@ std::string TensorFiles::file_of(std::string_view name) const {
 
 namespace {
 
-double from_half(uint16_t bits) {
-  const int exponent = bits >> 10 & 31;
-  const int mantissa = bits & 1023;
-  const double magnitude = exponent == 31  ? (mantissa ? std::numeric_limits<double>::quiet_NaN()
-                                                       : std::numeric_limits<double>::infinity())
-                           : exponent == 0 ? std::ldexp(mantissa, -24)
-                                           : std::ldexp(mantissa + 1024, exponent - 25);
-  return bits & 0x8000 ? -magnitude : magnitude;
-}
-
 template <class T>
-void append(std::vector<double>& out, const StoredTensor& tensor, double (*convert)(T)) {
+std::vector<double> integers(const StoredTensor& tensor) {
   const auto* values = static_cast<const T*>(tensor.data);
-  const size_t count = tensor.bytes / sizeof(T);
-  out.reserve(count);
-  for (size_t i = 0; i < count; ++i) out.push_back(convert(values[i]));
-}
-
-template <class T>
-double plain(T value) {
-  return static_cast<double>(value);
+  return std::vector<double>(values, values + tensor.bytes / sizeof(T));
 }
 
 }  // namespace
 
 std::vector<double> values_of(const StoredTensor& tensor) {
-  std::vector<double> out;
   switch (tensor.dtype) {
-    case DType::f64:
-      append<double>(out, tensor, plain);
-      break;
-    case DType::f32:
-      append<float>(out, tensor, plain);
-      break;
     case DType::i64:
-      append<int64_t>(out, tensor, plain);
-      break;
+      return integers<int64_t>(tensor);
     case DType::i32:
-      append<int32_t>(out, tensor, plain);
-      break;
+      return integers<int32_t>(tensor);
     case DType::i8:
-      append<int8_t>(out, tensor, plain);
-      break;
+      return integers<int8_t>(tensor);
     case DType::u8:
     case DType::boolean:
-      append<uint8_t>(out, tensor, plain);
-      break;
-    case DType::f16:
-      append<uint16_t>(out, tensor, from_half);
-      break;
-    case DType::bf16:
-      append<uint16_t>(out, tensor, [](uint16_t bits) {
-        return static_cast<double>(std::bit_cast<float>(uint32_t{bits} << 16));
-      });
-      break;
+      return integers<uint8_t>(tensor);
     case DType::f8_e4m3:
       throw Error("tensor " + tensor.name + ": FP8 values need their scales to be read");
+    default:
+      break;
   }
+  std::vector<double> out(tensor.bytes / size_of(tensor.dtype));
+  convert_numbers(tensor.data, tensor.dtype, out.data(), DType::f64, out.size());
   return out;
 }
 
