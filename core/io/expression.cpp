@@ -20,10 +20,12 @@ struct Token {
 
 class Lexer {
  public:
-  Lexer(std::string_view source, const std::string& where) : source_(source), where_(where) {}
+  Lexer(std::string_view source, const Scope& scope, const std::string& where)
+      : source_(source), where_(where), origin_(scope.origin) {}
 
   [[noreturn]] void fail(const std::string& problem) const {
-    throw Error(where_ + ": in the expression \"" + std::string(source_) + "\": " + problem);
+    throw Error(where_ + ": in the expression \"" + std::string(source_) + "\" over " + origin_ +
+                ": " + problem);
   }
 
   Token next() {
@@ -79,6 +81,7 @@ class Lexer {
 
   std::string_view source_;
   const std::string& where_;
+  const std::string& origin_;
   size_t at_ = 0;
 };
 
@@ -87,7 +90,7 @@ class Lexer {
 class Evaluator {
  public:
   Evaluator(std::string_view source, const Scope& scope, const std::string& where)
-      : lexer_(source, where), scope_(scope) {
+      : lexer_(source, scope, where), scope_(scope) {
     advance();
   }
 
@@ -118,7 +121,7 @@ class Evaluator {
   // What a value is, for messages; the names that were missing explain a null.
   std::string described(const Json& value) const {
     if (value.is_null() && !missing_.empty()) {
-      return "null (" + scope_.origin + " has no " + missing_ + ")";
+      return "null (there is no " + missing_ + ")";
     }
     return value.describe();
   }
@@ -404,7 +407,7 @@ Json evaluate(std::string_view expression, const Scope& scope, const std::string
 }
 
 std::string substitute(std::string_view expression, const Scope& scope, const std::string& where) {
-  Lexer lexer(expression, where);
+  Lexer lexer(expression, scope, where);
   std::string out;
   size_t copied = 0;
   for (Token token = lexer.next(); token.kind != TokenKind::end; token = lexer.next()) {

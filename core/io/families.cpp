@@ -91,7 +91,7 @@ class FamilyReader {
 
   ForeignModel read() {
     file_.allow(
-        {"model_type", "about", "needs", "model", "stack", "kinds", "block", "host", "ignore"});
+        {"model_type", "needs", "refuse", "model", "stack", "kinds", "block", "host", "ignore"});
     model_.family = file_.text("model_type");
     read_needs();
     check_refusals();

@@ -55,9 +55,10 @@ TEST_CASE("expression: values") {
 }
 
 TEST_CASE("expression: errors name the place and the missing key") {
-  CHECK(refusal("2 * missing") ==
-        "f.toml: d: in the expression \"2 * missing\": expected a number, got null (config.json "
-        "has no missing)");
+  CHECK(
+      refusal("2 * missing") ==
+      "f.toml: d: in the expression \"2 * missing\" over config.json: expected a number, got null "
+      "(there is no missing)");
   CHECK(refusal("hidden +").find("it ends too early") != std::string::npos);
   CHECK(refusal("hidden heads").find("unexpected 'heads'") != std::string::npos);
   CHECK(refusal("hidden // 0").find("division by 0") != std::string::npos);

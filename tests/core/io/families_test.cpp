@@ -44,7 +44,8 @@ void declare_all(const ForeignModel& model, const TensorFiles& files, ParamStore
 // A config of the golden set with one key replaced; null removes it.
 Json changed(const std::string& folder, const std::string& key, Json value) {
   Json::Object members;
-  for (const auto& member : read_json(kGolden + folder + "/config.json").as_object("")) {
+  const Json config = read_json(kGolden + folder + "/config.json");
+  for (const auto& member : config.as_object("")) {
     if (member.key != key) members.push_back(member);
   }
   if (!value.is_null()) members.push_back({key, std::move(value)});
