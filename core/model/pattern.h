@@ -79,22 +79,22 @@ struct Share {
 // blocks that feed each other without residual adds; the first sees the block's normed input, each
 // later one is behind a norm of its own (of the block's kind). Within a branch only in_scale,
 // out_scale, out and lora may be wired.
-struct Block {
-  std::string symbol;                        // "M", "*", or the name in <name>; "" with branches
-  std::vector<PatternOption> options;        // sorted by key; none with branches
-  Wiring wiring;                             // with branches, lora stands on the layers inside
-  std::optional<Share> share;                // none with branches: stands on the layers inside
-  std::vector<std::vector<Block>> branches;  // none, or at least two
-  std::string fuse;                          // sum | mean | concat | gate | diff, with branches
-  size_t position = 0;                       // of the atom, in Expansion::text
+struct BlockSpec {
+  std::string symbol;                  // "M", "*", or the name in <name>; "" with branches
+  std::vector<PatternOption> options;  // sorted by key; none with branches
+  Wiring wiring;                       // with branches, lora stands on the layers inside
+  std::optional<Share> share;          // none with branches: stands on the layers inside
+  std::vector<std::vector<BlockSpec>> branches;  // none, or at least two
+  std::string fuse;                              // sum | mean | concat | gate | diff, with branches
+  size_t position = 0;                           // of the atom, in Expansion::text
 };
 
 // What a pattern says, flat.
 struct Expansion {
-  std::string text;                     // as written
-  std::vector<Block> blocks;            // the stack, in order
-  std::vector<int> cuts;                // a pipeline stage ends before blocks[cut]
-  std::vector<std::vector<Block>> mtp;  // one list per multi-token-prediction depth
+  std::string text;                         // as written
+  std::vector<BlockSpec> blocks;            // the stack, in order
+  std::vector<int> cuts;                    // a pipeline stage ends before blocks[cut]
+  std::vector<std::vector<BlockSpec>> mtp;  // one list per multi-token-prediction depth
 };
 
 // Reads and expands a pattern. Throws Error with a caret under the place.
@@ -128,8 +128,9 @@ using OptionLookup =
 STRATA_API void resolve_options(Expansion& e, const OptionLookup& lookup);
 
 // Calls `visit` for every layer (the blocks without branches) in reading order; depths come last.
-STRATA_API void for_each_layer(Expansion& e, const std::function<void(Block&)>& visit);
-STRATA_API void for_each_layer(const Expansion& e, const std::function<void(const Block&)>& visit);
+STRATA_API void for_each_layer(Expansion& e, const std::function<void(BlockSpec&)>& visit);
+STRATA_API void for_each_layer(const Expansion& e,
+                               const std::function<void(const BlockSpec&)>& visit);
 
 // How often each symbol occurs in the stack (branches included, depths not), in order of
 // appearance.
@@ -142,7 +143,7 @@ STRATA_API std::string symbol_summary(const Expansion& e);
 STRATA_API std::string block_name(const Expansion& e, size_t index);
 
 // The block as a pattern, with its options and wiring.
-STRATA_API std::string block_text(const Block& b);
+STRATA_API std::string block_text(const BlockSpec& b);
 
 // Whether the character may be the symbol of a layer.
 STRATA_API bool is_pattern_symbol(char c);

@@ -63,7 +63,7 @@ bool is_name_start(char c);  // a letter or '_'
 struct Spelling {
   bool wiring = true, shares = true;
 };
-std::string blocks_text(const std::vector<Block>& blocks, Spelling spelling = {},
+std::string blocks_text(const std::vector<BlockSpec>& blocks, Spelling spelling = {},
                         const std::vector<int>* cuts = nullptr);
 
 }  // namespace strata::pattern

@@ -22,7 +22,7 @@ struct Scope {
 
 // A block whose wiring may still be completed by the group around it.
 struct Draft {
-  Block block;
+  BlockSpec block;
   Keys wiring;
 };
 
@@ -53,9 +53,9 @@ Wiring wiring_of(const Keys& keys) {
   return w;
 }
 
-void number_layers(Block& block, const Share& share, int& member) {
+void number_layers(BlockSpec& block, const Share& share, int& member) {
   for (auto& branch : block.branches) {
-    for (Block& inner : branch) number_layers(inner, share, member);
+    for (BlockSpec& inner : branch) number_layers(inner, share, member);
   }
   if (!block.branches.empty()) return;
   block.share = share;
@@ -66,7 +66,7 @@ class Expander {
  public:
   explicit Expander(std::string_view text) : text_(text) {}
 
-  std::vector<Block> stack(const std::vector<Seq>& stages, std::vector<int>* cuts) {
+  std::vector<BlockSpec> stack(const std::vector<Seq>& stages, std::vector<int>* cuts) {
     std::vector<Draft> drafts;
     for (size_t s = 0; s < stages.size(); ++s) {
       if (s > 0) cuts->push_back(static_cast<int>(drafts.size()));
@@ -87,8 +87,8 @@ class Expander {
     return &option;
   }
 
-  static std::vector<Block> finish(std::vector<Draft> drafts) {
-    std::vector<Block> blocks;
+  static std::vector<BlockSpec> finish(std::vector<Draft> drafts) {
+    std::vector<BlockSpec> blocks;
     for (Draft& d : drafts) {
       d.block.wiring = wiring_of(d.wiring);
       blocks.push_back(std::move(d.block));
@@ -167,7 +167,7 @@ class Expander {
     return out;
   }
 
-  void branches(const Item& item, Scope& scope, Block& block) {
+  void branches(const Item& item, Scope& scope, BlockSpec& block) {
     Scope inside = scope;
     inside.place = Scope::Place::branch;
     inside.wiring.clear();
@@ -217,7 +217,7 @@ class Expander {
     const size_t turn = item.share.size() > 1 ? rotation_[list]++ : 0;
     Share share;
     share.id = item.share[turn % item.share.size()];
-    std::vector<Block> blocks;
+    std::vector<BlockSpec> blocks;
     for (size_t i = begin; i < out.size(); ++i) blocks.push_back(out[i].block);
     const std::string content = pattern::blocks_text(blocks, {.wiring = false, .shares = false});
     auto [known, first] = uses_.try_emplace(share.id, content, 0);

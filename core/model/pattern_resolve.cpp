@@ -41,7 +41,7 @@ void resolve_options(Expansion& e, const OptionLookup& lookup) {
     bool taken = false;
   };
   std::map<size_t, GroupOption> groups;  // by position of the key
-  for_each_layer(e, [&](Block& block) {
+  for_each_layer(e, [&](BlockSpec& block) {
     auto found = layers.find(block.symbol);
     if (found == layers.end()) {
       auto known = lookup(block.symbol);

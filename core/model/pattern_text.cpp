@@ -13,7 +13,7 @@ std::string number_text(double x) {
   return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, x).ptr);
 }
 
-std::string braces(const Block& b, bool with_wiring) {
+std::string braces(const BlockSpec& b, bool with_wiring) {
   std::string out;
   auto add = [&](const std::string& entry) { out += (out.empty() ? "" : ",") + entry; };
   for (const PatternOption& o : b.options) {
@@ -33,14 +33,14 @@ std::string braces(const Block& b, bool with_wiring) {
   return out.empty() ? out : "{" + out + "}";
 }
 
-const Block& first_layer(const Block& b) {
+const BlockSpec& first_layer(const BlockSpec& b) {
   return b.branches.empty() ? b : first_layer(b.branches[0][0]);
 }
 
-int layer_count(const Block& b) {
+int layer_count(const BlockSpec& b) {
   int n = b.branches.empty();
   for (const auto& branch : b.branches) {
-    for (const Block& inner : branch) n += layer_count(inner);
+    for (const BlockSpec& inner : branch) n += layer_count(inner);
   }
   return n;
 }
@@ -49,7 +49,7 @@ std::string id_text(const std::string& id) {
   return id.size() == 1 && is_letter(id[0]) ? "@" + id : "@{" + id + "}";
 }
 
-std::string one_block(const Block& b, Spelling spelling) {
+std::string one_block(const BlockSpec& b, Spelling spelling) {
   std::string out;
   if (b.branches.empty()) {
     out = b.symbol.size() == 1 ? b.symbol : "<" + b.symbol + ">";
@@ -62,7 +62,7 @@ std::string one_block(const Block& b, Spelling spelling) {
 }
 
 // How many blocks from `begin` on are one shared item, 0 when the share (if any) lies deeper.
-size_t shared_run(const std::vector<Block>& blocks, size_t begin) {
+size_t shared_run(const std::vector<BlockSpec>& blocks, size_t begin) {
   const auto& share = first_layer(blocks[begin]).share;
   if (!share) return 0;
   int layers = 0;
@@ -73,7 +73,7 @@ size_t shared_run(const std::vector<Block>& blocks, size_t begin) {
 
 }  // namespace
 
-std::string blocks_text(const std::vector<Block>& blocks, Spelling spelling,
+std::string blocks_text(const std::vector<BlockSpec>& blocks, Spelling spelling,
                         const std::vector<int>* cuts) {
   std::string out;
   size_t cut = 0;
@@ -115,8 +115,8 @@ void visit_layers(std::vector<B>& blocks, const V& visit) {
 }
 
 template <typename V>
-void visit_layers(const std::vector<Block>& blocks, const V& visit) {
-  for (const Block& b : blocks) {
+void visit_layers(const std::vector<BlockSpec>& blocks, const V& visit) {
+  for (const BlockSpec& b : blocks) {
     if (b.branches.empty()) visit(b);
     for (const auto& branch : b.branches) visit_layers(branch, visit);
   }
@@ -135,19 +135,19 @@ std::string pattern_hash(const Expansion& e) {
   return hex;
 }
 
-void for_each_layer(Expansion& e, const std::function<void(Block&)>& visit) {
+void for_each_layer(Expansion& e, const std::function<void(BlockSpec&)>& visit) {
   visit_layers(e.blocks, visit);
   for (auto& depth : e.mtp) visit_layers(depth, visit);
 }
 
-void for_each_layer(const Expansion& e, const std::function<void(const Block&)>& visit) {
+void for_each_layer(const Expansion& e, const std::function<void(const BlockSpec&)>& visit) {
   visit_layers(e.blocks, visit);
   for (const auto& depth : e.mtp) visit_layers(depth, visit);
 }
 
 std::vector<std::pair<std::string, int>> symbol_counts(const Expansion& e) {
   std::vector<std::pair<std::string, int>> counts;
-  visit_layers(e.blocks, [&](const Block& b) {
+  visit_layers(e.blocks, [&](const BlockSpec& b) {
     for (auto& [symbol, n] : counts) {
       if (symbol == b.symbol) {
         ++n;
@@ -168,10 +168,10 @@ std::string symbol_summary(const Expansion& e) {
   return out;
 }
 
-std::string block_text(const Block& b) { return pattern::blocks_text({b}); }
+std::string block_text(const BlockSpec& b) { return pattern::blocks_text({b}); }
 
 std::string block_name(const Expansion& e, size_t index) {
-  Block bare = e.blocks.at(index);
+  BlockSpec bare = e.blocks.at(index);
   return "block " + std::to_string(index) + " '" +
          (bare.branches.empty() ? bare.symbol : block_text(bare)) + "'";
 }

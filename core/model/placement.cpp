@@ -89,7 +89,7 @@ std::string place(const std::string& base, const Placements& placements) {
                     " lies outside of the base, whose places are 0 to " +
                     std::to_string(e.blocks.size() - 1));
       }
-      Block& block = e.blocks[i];
+      BlockSpec& block = e.blocks[i];
       if (!taken[i].empty()) {
         throw Error("place: " + std::to_string(i) + " is given to '" + taken[i] + "' and to '" +
                     text + "'; a place holds one block");

@@ -99,7 +99,7 @@ TEST_CASE("pattern: parallel branches") {
   const Expansion e =
       expand_pattern("[M{in_scale=2}&*-&[w&c:mean]{out_scale=0.5}:concat]{to=next}-");
   REQUIRE(e.blocks.size() == 2);
-  const Block& b = e.blocks[0];
+  const BlockSpec& b = e.blocks[0];
   CHECK(b.symbol.empty());
   CHECK(b.fuse == "concat");
   REQUIRE(b.branches.size() == 3);
@@ -122,7 +122,7 @@ TEST_CASE("pattern: shares name layers, also within branches and around them") {
   const Expansion e = expand_pattern("(M-)@{A,B}^3*@C[M&w]@{emb}[(M-)@A&*{d=1}]");
   CHECK(canonical_pattern(e) == "(M-)@A(M-)@B(M-)@A*@C[M&w:sum]@{emb}[(M-)@A&*{d=1}:sum]");
   CHECK(flat(canonical_pattern(e)) == canonical_pattern(e));
-  const Block& whole = e.blocks[7];
+  const BlockSpec& whole = e.blocks[7];
   CHECK(!whole.share);
   CHECK(whole.branches[1][0].share->id == "emb");
   CHECK(whole.branches[1][0].share->member == 1);
@@ -140,7 +140,7 @@ TEST_CASE("pattern: a shared group in rotation, Zamba2-2.7B") {
   std::vector<int> before;  // Mamba blocks before each call
   std::string ids;
   int mambas = 0;
-  for (const Block& b : e.blocks) {
+  for (const BlockSpec& b : e.blocks) {
     mambas += b.symbol == "M";
     if (b.symbol == "*") {
       before.push_back(mambas);
@@ -173,7 +173,7 @@ TEST_CASE("pattern: a shared group in rotation, Zamba2-2.7B") {
 TEST_CASE("pattern: the j-th occurrence of a list takes entry j mod n") {
   auto ids = [](const std::string& text) {
     std::string out;
-    for_each_layer(expand_pattern(text), [&](const Block& b) {
+    for_each_layer(expand_pattern(text), [&](const BlockSpec& b) {
       out += b.share ? b.share->id + std::to_string(b.share->call) + " " : "- ";
     });
     return out;
