@@ -1,0 +1,133 @@
+#include "experiments/ablate/expand.h"
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+#include <thread>
+
+#include "core/contract/options.h"
+#include "core/io/toml.h"
+#include "experiments/report/study.h"
+
+namespace strata {
+namespace {
+
+constexpr size_t kMaxRuns = 100000;
+
+std::string quoted(const std::string& text) { return to_toml(TomlValue{text}); }
+
+// "cM{d_state=2}" -> "cM_d_state=2": what is safe in a file name.
+std::string slug(const std::string& name) {
+  std::string out;
+  for (char c : name) {
+    if (std::isalnum(static_cast<unsigned char>(c)) || c == '=' || c == '-' || c == '.')
+      out += c;
+    else if (!out.empty() && out.back() != '_')
+      out += '_';
+    if (out.size() >= 48) break;
+  }
+  while (!out.empty() && (out.back() == '_' || out.back() == '.')) out.pop_back();
+  while (!out.empty() && (out.front() == '-' || out.front() == '.')) out.erase(0, 1);
+  return out.empty() ? "run" : out;
+}
+
+// The last word of a dotted key: "train.lr" -> "lr".
+std::string short_key(const std::string& key) { return key.substr(key.rfind('.') + 1); }
+
+// Every row of `rows` with each row of `more` behind it.
+std::vector<Variant> product(const std::vector<Variant>& rows, const std::vector<Variant>& more) {
+  std::vector<Variant> out;
+  for (const Variant& row : rows)
+    for (const Variant& extra : more) {
+      Variant both = row;
+      if (!both.name.empty() && !extra.name.empty()) both.name += ' ';
+      both.name += extra.name;
+      both.overrides.insert(both.overrides.end(), extra.overrides.begin(), extra.overrides.end());
+      if (!extra.expect.empty()) both.expect = extra.expect;
+      out.push_back(std::move(both));
+      if (out.size() > kMaxRuns)
+        throw Error("[ablate] expands to more than " + std::to_string(kMaxRuns) + " variants");
+    }
+  return out;
+}
+
+}  // namespace
+
+std::vector<Variant> expand_variants(const AblateConfig& ablate) {
+  std::vector<Variant> rows{{}};
+  const auto add = [&](std::vector<Variant> axis) {
+    if (!axis.empty()) rows = product(rows, axis);
+  };
+  std::vector<Variant> axis;
+  for (const std::string& pattern : ablate.patterns)
+    axis.push_back({pattern, {{"model.pattern", quoted(pattern)}}, ""});
+  add(std::move(axis));
+  for (const auto& [key, values] : ablate.grid) {
+    axis.clear();
+    for (const std::string& value : values)
+      axis.push_back({short_key(key) + "=" + value, {{key, value}}, ""});
+    add(std::move(axis));
+  }
+  axis.clear();
+  for (const VariantConfig& variant : ablate.variants)
+    axis.push_back({variant.name, variant.overrides, variant.expect});
+  add(std::move(axis));
+
+  std::set<std::string> names;
+  for (const Variant& row : rows)
+    if (!names.insert(row.name).second)
+      throw Error("[ablate] has two variants named '" + row.name + "'; names must differ");
+  return rows;
+}
+
+StudyPlan plan_study(const ConfigInput& input) {
+  StudyPlan plan;
+  plan.base = read_config(input);
+  const AblateConfig& ablate = plan.base.ablate;
+  plan.variants = expand_variants(ablate);
+  if (plan.variants.size() == 1 && plan.variants[0].name.empty())
+    plan.variants[0].name = plan.base.model.pattern;
+
+  if (ablate.seeds.empty())
+    throw Error("[ablate] seeds is empty; give a number of seeds or a list");
+  if (plan.variants.size() * ablate.seeds.size() > kMaxRuns)
+    throw Error("[ablate] expands to more than " + std::to_string(kMaxRuns) + " runs");
+
+  if (!ablate.baseline.empty()) {
+    std::vector<std::string> names;
+    for (const Variant& variant : plan.variants) names.push_back(variant.name);
+    const auto found = std::find(names.begin(), names.end(), ablate.baseline);
+    if (found == names.end()) {
+      const std::string near = nearest(ablate.baseline, names);
+      throw Error("[ablate] baseline is '" + ablate.baseline + "', which is no variant" +
+                  (near.empty() ? "" : "; the nearest is '" + near + "'"));
+    }
+    plan.baseline = size_t(found - names.begin());
+  }
+
+  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+  for (int64_t seed : ablate.seeds)
+    for (size_t v = 0; v < plan.variants.size(); ++v) {
+      const Variant& variant = plan.variants[v];
+      if (!variant.expect.empty()) keeps_bound(0, variant.expect);  // throws if it is no bound
+      ConfigInput own = input;
+      own.overrides.insert(own.overrides.end(), variant.overrides.begin(), variant.overrides.end());
+      own.overrides.push_back({"train.seed", std::to_string(seed)});
+      StudyRun run{v, seed, {}, ""};
+      try {
+        run.config = read_config(own);
+        require_runnable(run.config, input.origin);
+      } catch (const Error& error) {
+        throw Error("variant '" + variant.name + "': " + error.what(), error.kind());
+      }
+      run.config.ablate = {};
+      if (run.config.train.threads == 0)
+        run.config.train.threads = std::max<int64_t>(1, cores / std::max<int64_t>(1, ablate.jobs));
+      run.folder = slug(variant.name) + "-s" + std::to_string(seed) + "-" +
+                   config_hash(run.config).substr(0, 8);
+      plan.runs.push_back(std::move(run));
+    }
+  return plan;
+}
+
+}  // namespace strata

@@ -1,0 +1,40 @@
+// From the [ablate] table to the runs of a study: patterns x grid x variants, each with every seed.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/model/config.h"
+
+namespace strata {
+
+// One row of the study.
+struct Variant {
+  std::string name;
+  std::vector<Override> overrides;  // what differs from the rest of the file
+  std::string expect;               // a bound on the metric; "": none
+};
+
+// One run of a study: a variant with a seed.
+struct StudyRun {
+  size_t variant = 0;
+  int64_t seed = 0;
+  Config config;       // resolved; its [ablate] is empty
+  std::string folder;  // its name below runs/: unique, and the same for the same config
+};
+
+struct StudyPlan {
+  Config base;
+  std::vector<Variant> variants;
+  size_t baseline = 0;         // index of a variant
+  std::vector<StudyRun> runs;  // seed by seed, so that every variant has a result early
+};
+
+// The rows that a study has. Throws Error when two have the same name.
+std::vector<Variant> expand_variants(const AblateConfig& ablate);
+
+// Expands and resolves everything. Throws Error for whatever a config reader throws (naming the
+// variant), no seeds, a baseline that is no variant, and a bound that is none.
+StudyPlan plan_study(const ConfigInput& input);
+
+}  // namespace strata
