@@ -17,8 +17,10 @@ endif()
 set(package lib/cmake/Strata)
 configure_file(core/cmake/StrataConfig.cmake.in ${package}/StrataConfig.cmake @ONLY)
 configure_file(core/cmake/StrataLayer.cmake ${package}/StrataLayer.cmake COPYONLY)
+configure_file(core/cmake/StrataSeal.cmake ${package}/StrataSeal.cmake COPYONLY)
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/${package}/StrataConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 export(EXPORT StrataTargets NAMESPACE Strata:: FILE ${CMAKE_BINARY_DIR}/${package}/StrataTargets.cmake)
 install(EXPORT StrataTargets NAMESPACE Strata:: DESTINATION ${package})
 install(FILES ${CMAKE_BINARY_DIR}/${package}/StrataConfig.cmake ${CMAKE_BINARY_DIR}/${package}/StrataConfigVersion.cmake
-  ${CMAKE_BINARY_DIR}/${package}/StrataLayer.cmake DESTINATION ${package})
+  ${CMAKE_BINARY_DIR}/${package}/StrataLayer.cmake
+  ${CMAKE_BINARY_DIR}/${package}/StrataSeal.cmake DESTINATION ${package})

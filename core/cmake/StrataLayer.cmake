@@ -1,6 +1,7 @@
 # What the tree and plugins in other repositories share:
 #   strata_kernel_sources(target files...)   compiles kernel files once per instruction set
 #   strata_add_layer(name)                   builds <name>.so from the folder's sources
+#   strata_finish_plugin(target)             gives a module target what a plugin needs
 include_guard()
 
 # 'native' builds for this machine only.
@@ -34,6 +35,26 @@ function(strata_kernel_sources target)
   endforeach()
 endfunction()
 
+set(STRATA_SEAL ${CMAKE_CURRENT_LIST_DIR}/StrataSeal.cmake)
+
+# Flags, place, and the checksum at the file's end. STRATA_PLUGIN_DIR: where this tree keeps plugins.
+function(strata_finish_plugin target)
+  target_compile_features(${target} PRIVATE cxx_std_20)
+  target_compile_options(${target} PRIVATE ${STRATA_PLUGIN_FLAGS})
+  target_link_options(${target} PRIVATE -Wl,--build-id=sha1)
+  if(NOT STRATA_SANITIZE)  # sanitizers leave their runtime to the executable
+    target_link_options(${target} PRIVATE -Wl,--no-undefined)
+  endif()
+  set_target_properties(${target} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}
+    CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  if(STRATA_PLUGIN_DIR)  # installing must not rewrite the file
+    set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${STRATA_PLUGIN_DIR}
+      INSTALL_RPATH "$ORIGIN/../lib" BUILD_WITH_INSTALL_RPATH ON)
+  endif()
+  add_custom_command(TARGET ${target} POST_BUILD VERBATIM
+    COMMAND ${CMAKE_COMMAND} -DPLUGIN=$<TARGET_FILE:${target}> -P ${STRATA_SEAL})
+endfunction()
+
 # A layer plugin: every .cpp of the folder but the tests; *_cpu.cpp are kernel files.
 function(strata_add_layer name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
@@ -43,19 +64,11 @@ function(strata_add_layer name)
   list(REMOVE_ITEM sources ${kernels} ${layer_tests} ${layer_benches})
   add_library(${name} MODULE ${sources})
   target_link_libraries(${name} PRIVATE Strata::core)
-  target_compile_features(${name} PRIVATE cxx_std_20)
-  target_compile_options(${name} PRIVATE ${STRATA_PLUGIN_FLAGS})
-  target_link_options(${name} PRIVATE -Wl,--no-undefined)
-  set(folder ${CMAKE_BINARY_DIR})
-  if(STRATA_PLUGIN_DIR)
-    set(folder ${STRATA_PLUGIN_DIR})
-  endif()
-  set_target_properties(${name} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${folder}
-    CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON INSTALL_RPATH "$ORIGIN/../lib")
+  strata_finish_plugin(${name})
   if(kernels)
     strata_kernel_sources(${name} ${kernels})
   endif()
-  if(folder STREQUAL "${CMAKE_BINARY_DIR}/plugins")  # a first-party plugin
+  if(STRATA_PLUGIN_DIR)  # a first-party plugin
     add_dependencies(strata_plugins ${name})
     install(TARGETS ${name} LIBRARY DESTINATION plugins)
   endif()

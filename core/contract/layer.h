@@ -35,12 +35,12 @@ enum class Decay { automatic, yes, no };  // automatic: weight decay on tensors 
 enum class Keep { compute, accum };       // accum: float32 in every mode (A_log, D, norms, ...)
 
 struct ParamOptions {
-  Init init;
+  Init init{};
   Keep keep = Keep::compute;
   Decay decay = Decay::automatic;
   double init_scale = 1;  // multiplies the drawn values (out_proj: 1/sqrt(n_blocks))
   double lr_scale = 1;
-  std::string role;  // per axis: "out,in", "heads", "experts,out,in", ... for sharding
+  std::string role{};     // per axis: "out,in", "heads", "experts,out,in", ... for sharding
 };
 
 // A parameter or buffer of a layer, with what the host bound to it.

@@ -1,0 +1,42 @@
+// What a plugin file says about itself, read before any of its code runs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/contract/options.h"
+
+namespace strata {
+
+// A further symbol of a plugin with options that it brings: "w{window=4096}".
+struct PluginAlias {
+  char symbol = 0;
+  Options preset;
+};
+
+struct PluginFile {
+  std::string path;      // absolute
+  std::string hash;      // SHA-256 of the file
+  std::string build_id;  // of the linker; "" when it wrote none
+  std::string entry;     // the exported symbol
+  std::string name;      // "mamba2"
+  char symbol = 0;       // 'M'
+  std::vector<PluginAlias> aliases;
+  uint32_t own_hooks = 0;  // Hook bits (core/contract/plugin.h)
+  std::string cuda_path;   // the <name>_cuda.so beside it, or ""
+  bool sealed = false;     // it carries a checksum of itself, and that is right
+};
+
+// Reads and checks a plugin file. Throws Error (one sentence with both sides and the remedy) for a
+// file that cannot be read, is no ELF file or no plugin, is cut or damaged, was built for another
+// ABI, compiler or standard library, or has a _cuda.so of another build beside it.
+PluginFile inspect_plugin(const std::string& path);
+
+// True when the file exports something that begins like a plugin's entry; false for every other
+// file, readable or not. Used to pass over foreign libraries in a folder.
+bool looks_like_plugin(const std::string& path);
+
+// "w{window=4096} l{window=1024,sinks=4}" -> symbols with options. Throws Error naming `path`.
+std::vector<PluginAlias> parse_aliases(const std::string& text, const std::string& path);
+
+}  // namespace strata

@@ -1,0 +1,61 @@
+// Finds plugins and hands out their layers. Files are read at construction; a library is loaded
+// only when a layer of it is asked for.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/model/layer_factory.h"
+#include "plugins/host/handshake.h"
+
+namespace strata {
+
+// <folder of the executable>/../plugins: where the build and the install tree keep their plugins.
+std::string default_plugin_folder();
+
+class Registry final : public LayerFactory {
+ public:
+  // `paths`: folders, of which every *.so that is a plugin is taken, and single files. `folder` is
+  // searched first; it may be missing. Throws Error for a path that does not exist, for a single
+  // file that fails the handshake, and when two files claim one symbol or name (naming both). A
+  // file of a folder that fails the handshake is kept in refused().
+  explicit Registry(const std::vector<std::string>& paths = {},
+                    const std::string& folder = default_plugin_folder());
+
+  // LayerFactory: `symbol` is a symbol ("M"), an alias ("w") or a name ("mamba2").
+  std::unique_ptr<Layer> create(const std::string& symbol, const LayerConfig& config) override;
+  std::string name_of(const std::string& symbol) override;
+  Options preset(const std::string& symbol) override;
+  uint32_t own_hooks(const std::string& symbol) override;
+
+  // Throws Error for an unknown symbol or name: it names the nearest, the known ones, and the
+  // refused file of that name.
+  const PluginFile& find(const std::string& symbol) const;
+
+  // Takes one more file and returns its name: a FILE.so on the command line.
+  std::string add_file(const std::string& path);
+
+  const std::vector<PluginFile>& plugins() const { return plugins_; }  // in the order found
+  // Files that look like plugins and were refused, with the sentence that says why.
+  const std::map<std::string, std::string>& refused() const { return refused_; }
+
+ private:
+  struct Binding {
+    size_t plugin;
+    Options preset;
+  };
+  void add_folder(const std::string& folder, bool may_be_missing);
+  void add(PluginFile file);
+  const Binding& bind(const std::string& symbol) const;
+
+  std::vector<PluginFile> plugins_;
+  std::map<std::string, Binding, std::less<>> bindings_;  // by symbol, alias and name
+  std::map<std::string, std::string> refused_;
+};
+
+// `strata layers`: one line per plugin with name, symbols, devices, own and default hooks, file;
+// then the refused files.
+std::string layers_table(const Registry& registry);
+
+}  // namespace strata
