@@ -44,9 +44,11 @@ void try_in_child(const std::string& path) {
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (!WIFEXITED(status))
+  // The system's loader ends the process with a message when it finds itself inconsistent.
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
     throw Error(path + ": cut or damaged: the system's loader " +
-                (WTERMSIG(status) == SIGALRM ? "does not come back from it" : "crashes on it") +
+                (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "does not come back from it"
+                                                                    : "crashes on it") +
                 "; build or copy it again");
 }
 
