@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <sstream>
 
+#include "core/io/file.h"
 #include "core/model/config_overrides.h"
 #include "core/model/config_schema.h"
 
@@ -201,17 +199,7 @@ bool has_study(const AblateConfig& a) {
 Config read_config(const ConfigInput& input) { return Reader(input).run(); }
 
 Config load_config(const std::string& path, std::vector<Override> overrides, TaskCheck check_task) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) throw Error(path + ": no such file");
-  if (!std::filesystem::is_regular_file(path, ignored)) throw Error(path + ": not a regular file");
-  if (std::filesystem::file_size(path, ignored) > (1 << 20)) {
-    throw Error(path + ": larger than 1 MiB, which no config is");
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (!file || (file.peek() != EOF && !(text << file.rdbuf())))
-    throw Error(path + ": cannot be read");
-  return read_config({text.str(), path, std::move(overrides), std::move(check_task)});
+  return read_config({read_file(path, 1 << 20), path, std::move(overrides), std::move(check_task)});
 }
 
 std::string to_toml(const Config& config, bool commented) {

@@ -165,6 +165,11 @@ void add_generate(Table& t) {
 
 }  // namespace
 
+std::string ConfigKey::standard() const {
+  const Config defaults;
+  return to_toml(get(defaults));
+}
+
 const std::vector<ConfigKey>& config_keys() {
   static const std::vector<ConfigKey> keys = [] {
     Table t;

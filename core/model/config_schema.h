@@ -25,7 +25,7 @@ struct ConfigKey {
   std::function<TomlValue(const Config&)> get;
 
   std::string full_name() const { return section + "." + name; }
-  std::string standard() const { return to_toml(get(Config{})); }  // the default as TOML
+  STRATA_API std::string standard() const;  // the default as TOML
 };
 
 // Every key with a fixed name, by section, in the order of the help page. The free tables are not

@@ -1,0 +1,33 @@
+// The parts of the command line: each command is one file that adds itself to the application.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace strata {
+
+// What every command is told, and the work that was chosen.
+struct Session {
+  std::vector<std::string> plugin_paths;  // --plugin-path, then STRATA_PLUGIN_PATH
+  std::vector<std::string> sets;          // --set, in order
+  bool json = false, quiet = false;
+  std::string command_line;     // as typed, for records
+  std::string executable;       // path of this program, for child processes
+  std::function<int()> action;  // set by the command that was typed; returns the exit code
+};
+
+// Exit codes of every command.
+enum ExitCode { kDone = 0, kFailed = 1, kBadInput = 2, kNoResources = 3 };
+
+// Runs one command line. Every mistake becomes one sentence on stderr; nothing is thrown.
+int run_cli(int argc, const char* const* argv);
+
+void add_help_command(CLI::App& app, Session& session);
+void add_init_command(CLI::App& app, Session& session);
+
+}  // namespace strata

@@ -1,0 +1,65 @@
+#include "experiments/cli/config_args.h"
+
+#include <CLI/CLI.hpp>
+
+#include "core/io/file.h"
+#include "core/io/toml.h"
+#include "experiments/tasks/task.h"
+
+namespace strata {
+namespace {
+
+// A shorthand that takes one value; `text` values are quoted, so that "M-" needs no TOML.
+void add_value(CLI::App& command, ConfigArgs& args, const char* flag, const char* key, bool text,
+               const char* help) {
+  command
+      .add_option_function<std::string>(
+          flag,
+          [&args, key, text](const std::string& value) {
+            Override item = parse_override(std::string(key) + "=" + value);
+            if (text) item.value = to_toml(TomlValue{value});
+            args.shorthands.push_back(std::move(item));
+          },
+          help)
+      ->type_name(text ? "TEXT" : "VALUE");
+}
+
+}  // namespace
+
+void add_config_options(CLI::App& command, ConfigArgs& args) {
+  command.add_option("config", args.file, "a TOML file; everything in it has a default")
+      ->type_name("X.toml");
+  add_value(command, args, "--pattern", "model.pattern", true, "model.pattern");
+  add_value(command, args, "--d-model", "model.d_model", false, "model.d_model");
+  add_value(command, args, "--task", "task.name", true, "task.name");
+  command
+      .add_option_function<std::vector<std::string>>(
+          "--files",
+          [&args](const std::vector<std::string>& files) {
+            TomlList list;
+            for (const std::string& file : files) list.push_back({file});
+            args.shorthands.push_back({"task.files", to_toml(TomlValue{std::move(list)})});
+          },
+          "task.files: files, folders or globs of the task `text`")
+      ->type_name("GLOB");
+  add_value(command, args, "--steps", "train.steps", false, "train.steps");
+  add_value(command, args, "--lr", "train.lr", false, "train.lr");
+  add_value(command, args, "--batch-size", "train.batch_size", false, "train.batch_size");
+  add_value(command, args, "--seed", "train.seed", false, "train.seed");
+  add_value(command, args, "--threads", "train.threads", false, "train.threads");
+  add_value(command, args, "--memory-limit", "train.memory_limit", true, "train.memory_limit, such as 8GiB");
+}
+
+void fill_task_defaults(TaskConfig& task) {
+  task.options = TaskOptions(task.name, task_options(task.name), task.options).values();
+}
+
+Config read_config(const ConfigArgs& args, const Session& session) {
+  std::vector<Override> overrides = args.shorthands;
+  for (const std::string& set : session.sets) overrides.push_back(parse_override(set));
+  const std::string text = args.file.empty() ? "" : read_file(args.file, 1 << 20);
+  const std::string origin = args.file.empty() ? "the command line" : args.file;
+  return read_config({text, origin, std::move(overrides), fill_task_defaults});
+}
+
+}  // namespace strata

@@ -1,0 +1,28 @@
+// The options of every command that takes a config: a file, --set, and shorthands for the keys
+// that a command line needs most.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/model/config.h"
+#include "experiments/cli/command.h"
+
+namespace strata {
+
+struct ConfigArgs {
+  std::string file;                  // X.toml, or "" for a command line without a file
+  std::vector<Override> shorthands;  // --pattern, --task, --files, --steps, ... as overrides
+};
+
+// Adds the positional FILE and the shorthands to a command; `args` must outlive the parse.
+void add_config_options(CLI::App& command, ConfigArgs& args);
+
+// Reads the file (or nothing), applies the shorthands and then --set, and checks the [task] table
+// against the task's own. Throws Error.
+Config read_config(const ConfigArgs& args, const Session& session);
+
+// Fills a [task] table's defaults from the task's own table; throws Error as that does.
+void fill_task_defaults(TaskConfig& task);
+
+}  // namespace strata
