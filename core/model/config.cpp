@@ -6,6 +6,8 @@
 #include "core/io/file.h"
 #include "core/model/config_overrides.h"
 #include "core/model/config_schema.h"
+#include "core/model/pattern.h"
+#include "core/model/placement.h"
 
 namespace strata {
 namespace {
@@ -19,6 +21,7 @@ class Reader {
     for (const Override& o : input_.overrides) set_dotted(root, o);
     for (const auto& [name, value] : root) section(name, value);
     if (input_.check_task && !config_.task.name.empty()) check_task();
+    resolve_pattern();
     check_together();
     return std::move(config_);
   }
@@ -137,6 +140,52 @@ class Reader {
     }
   }
 
+  // `place` and generators become the pattern that they mean; any pattern must at least parse.
+  void resolve_pattern() {
+    ModelConfig& m = config_.model;
+    if (!m.place.empty()) {
+      const std::string where = input_.origin + ": model.place";
+      if (!m.pattern.empty()) throw Error(where + " and model.pattern are both there; keep one");
+      std::string base;
+      Placements placements;
+      for (const auto& [key, text] : m.place) {
+        if (key == "base") base = string_of(parse_toml_value(text, where), where + ".base");
+      }
+      if (base.empty()) throw Error(where + " needs base, the pattern that blocks are placed in");
+      const int64_t n = int64_t(expand_pattern(base).blocks.size());
+      for (const auto& [key, text] : m.place) {
+        if (key != "base") {
+          placements.emplace_back(key, places(parse_toml_value(text, where), n, where + "." + key));
+        }
+      }
+      m.pattern = place(base, placements);
+      m.place.clear();
+    }
+    if (is_generator(m.pattern)) m.pattern = generate_pattern(m.pattern);
+    if (!m.pattern.empty()) expand_pattern(m.pattern);
+  }
+
+  static std::string string_of(const TomlValue& value, const std::string& where) {
+    if (const std::string* text = value.get<std::string>()) return *text;
+    throw Error(where + " must be a string, got " + to_toml(value));
+  }
+
+  static std::vector<int64_t> places(const TomlValue& value, int64_t n, const std::string& where) {
+    if (const std::string* rule = value.get<std::string>()) return places_of(*rule, n);
+    const TomlList* list = value.get<TomlList>();
+    if (!list) {
+      throw Error(where + " must be a list of places or a rule such as \"period(8, 4)\", got " +
+                  to_toml(value));
+    }
+    std::vector<int64_t> out;
+    for (const TomlValue& item : *list) {
+      const int64_t* i = item.get<int64_t>();
+      if (!i) throw Error(where + " must hold whole numbers, got " + to_toml(item));
+      out.push_back(*i);
+    }
+    return out;
+  }
+
   void check_together() const {
     const TrainConfig& t = config_.train;
     const auto refuse = [&](const std::string& text) { throw Error(input_.origin + ": " + text); };
@@ -240,7 +289,12 @@ std::string config_hash(const Config& config) {
     for (unsigned char c : text + "\n") hash = (hash ^ c) * 0x100000001b3u;
   };
   for (const ConfigKey& key : config_keys()) {
-    if (key.section != "ablate" && key.identity) add(key.full_name() + to_toml(key.get(config)));
+    if (key.section == "ablate" || !key.identity) continue;
+    if (key.full_name() == "model.pattern" && !config.model.pattern.empty()) {
+      add(pattern_hash(expand_pattern(config.model.pattern)));  // two spellings, one stack
+    } else {
+      add(key.full_name() + to_toml(key.get(config)));
+    }
   }
   add(to_toml(TomlValue{tree(config, "layers")}));
   add(to_toml(TomlValue{tree(config, "task")}));

@@ -20,6 +20,8 @@ namespace strata {
 // [model]: the stack around the mixers.
 struct ModelConfig {
   std::string pattern;
+  // The rules of a `place` table as TOML, by key; the reader turns them into `pattern`.
+  std::vector<std::pair<std::string, std::string>> place;
   int64_t d_model = 128;
   int64_t vocab_size = 0;  // 0: the task's
   std::string norm = "rmsnorm";

@@ -64,6 +64,8 @@ void add_model(Table& t) {
   using M = ModelConfig;
   t.key("pattern", s, &M::pattern, kAny, "",
         "the stack, one symbol per residual block: \"M-M*-\" (`strata help pattern`)");
+  t.key("place", s, &M::place, kAny, "",
+        "instead of pattern: { base = \"M^64\", \"*\" = [9, 18, 27] } or \"*\" = \"period(8, 4)\"");
   t.key("d_model", s, &M::d_model, {1, 1 << 20}, "", "width of the residual stream");
   t.key("vocab_size", s, &M::vocab_size, {0, 1 << 24}, "tokens",
         "rows of the embedding; 0: what the task needs");

@@ -74,6 +74,7 @@ std::string type_text(const std::vector<std::pair<std::string, std::vector<std::
   return "table of lists";
 }
 std::string type_text(const std::vector<VariantConfig>*) { return "list of tables"; }
+std::string type_text(const std::vector<std::pair<std::string, std::string>>*) { return "table"; }
 
 void read(const TomlValue& v, const Range&, bool& out) {
   if (!v.get<bool>()) refuse("true or false", v);
@@ -192,6 +193,13 @@ void read(const TomlValue& v, const Range&, std::vector<VariantConfig>& out) {
   }
 }
 
+void read(const TomlValue& v, const Range&, std::vector<std::pair<std::string, std::string>>& out) {
+  out.clear();
+  const TomlTable* table = v.get<TomlTable>();
+  if (!table) refuse("a table", v);
+  for (const auto& [key, value] : *table) out.emplace_back(key, to_toml(value));
+}
+
 TomlValue write(bool v) { return {v}; }
 TomlValue write(int64_t v) { return {v}; }
 TomlValue write(double v) { return {v}; }
@@ -214,6 +222,12 @@ TomlValue write(const std::vector<std::pair<std::string, std::vector<std::string
     for (const std::string& text : values) list.push_back(parse_toml_value(text, key));
     table[key].value = std::move(list);
   }
+  return {std::move(table)};
+}
+
+TomlValue write(const std::vector<std::pair<std::string, std::string>>& v) {
+  TomlTable table;
+  for (const auto& [key, value] : v) table[key] = parse_toml_value(value, key);
   return {std::move(table)};
 }
 

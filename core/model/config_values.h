@@ -32,6 +32,7 @@ std::string type_text(const std::vector<int64_t>*);
 std::string type_text(const std::array<double, 2>*);
 std::string type_text(const std::vector<std::pair<std::string, std::vector<std::string>>>*);
 std::string type_text(const std::vector<VariantConfig>*);
+std::string type_text(const std::vector<std::pair<std::string, std::string>>*);
 
 // Each throws Error with the tail of a sentence: "must be an integer, got \"a\"".
 void read(const TomlValue& v, const Range& range, bool& out);
@@ -44,6 +45,8 @@ void read(const TomlValue& v, const Range& range, std::array<double, 2>& out);
 void read(const TomlValue& v, const Range& range,
           std::vector<std::pair<std::string, std::vector<std::string>>>& out);
 void read(const TomlValue& v, const Range& range, std::vector<VariantConfig>& out);
+void read(const TomlValue& v, const Range& range,
+          std::vector<std::pair<std::string, std::string>>& out);
 
 TomlValue write(bool v);
 TomlValue write(int64_t v);
@@ -54,5 +57,6 @@ TomlValue write(const std::vector<int64_t>& v);
 TomlValue write(const std::array<double, 2>& v);
 TomlValue write(const std::vector<std::pair<std::string, std::vector<std::string>>>& v);
 TomlValue write(const std::vector<VariantConfig>& v);
+TomlValue write(const std::vector<std::pair<std::string, std::string>>& v);
 
 }  // namespace strata::config_values

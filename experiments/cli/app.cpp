@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "core/contract/error.h"
+#include "core/contract/options.h"
 #include "experiments/cli/command.h"
 
 namespace strata {
@@ -50,6 +51,15 @@ std::string join(const std::vector<std::string>& words) {
   return out;
 }
 
+// A sentence about a first word that is no command; "" when that was not the mistake.
+std::string unknown_command(const CLI::App& app) {
+  if (!app.get_subcommands().empty() || app.remaining().empty()) return "";
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  const std::string word = app.remaining().front(), near = nearest(word, names);
+  return "no command '" + word + "'" + (near.empty() ? "" : "; did you mean " + near + "?");
+}
+
 int parse_and_run(const std::vector<std::string>& words) {
   Session session;
   session.command_line = join(words);
@@ -87,6 +97,7 @@ int parse_and_run(const std::vector<std::string>& words) {
   } catch (const CLI::ParseError& e) {
     std::string text = e.what();
     for (char& c : text) c = c == '\n' ? ' ' : c;
+    if (const std::string word = unknown_command(app); !word.empty()) text = word;
     return complain(text + " (see strata --help)", kBadInput);
   }
   add_paths_of_environment(session.plugin_paths);

@@ -47,7 +47,8 @@ void add_config_options(CLI::App& command, ConfigArgs& args) {
   add_value(command, args, "--batch-size", "train.batch_size", false, "train.batch_size");
   add_value(command, args, "--seed", "train.seed", false, "train.seed");
   add_value(command, args, "--threads", "train.threads", false, "train.threads");
-  add_value(command, args, "--memory-limit", "train.memory_limit", true, "train.memory_limit, such as 8GiB");
+  add_value(command, args, "--memory-limit", "train.memory_limit", true,
+            "train.memory_limit, such as 8GiB");
 }
 
 void fill_task_defaults(TaskConfig& task) {

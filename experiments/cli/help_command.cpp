@@ -5,6 +5,7 @@
 
 #include "core/io/json.h"
 #include "core/model/config_schema.h"
+#include "core/model/pattern.h"
 #include "experiments/cli/command.h"
 #include "experiments/tasks/task.h"
 
@@ -137,6 +138,13 @@ void add_help_command(CLI::App& app, Session& session) {
     session.action = [&session, name] { return help_task(*name, session); };
   });
 
+  command->add_subcommand("pattern", "the grammar of patterns, with examples")
+      ->callback([&session] {
+        session.action = [] {
+          std::cout << pattern_help();
+          return kDone;
+        };
+      });
   command->add_subcommand("exit-codes", "what a script can rely on")->callback([&session] {
     session.action = help_exit_codes;
   });

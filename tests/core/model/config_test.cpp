@@ -117,6 +117,26 @@ TEST_CASE("config: what is written reads back the same, and names it") {
   }
 }
 
+TEST_CASE("config: placement rules become the pattern that they mean") {
+  const char* listed = "[model]\nplace = { base = \"M^8\", \"*\" = [2, 5] }\n";
+  CHECK(read(listed).model.pattern == "MM*MM*MM");
+  CHECK(read("[model]\nplace = { base = \"M^8\", \"*\" = \"period(4, 2)\" }\n").model.pattern ==
+        "MM*MMM*M");
+  CHECK(read("[model]\npattern = \"even(4, 0, 0.5)\"\n").model.pattern.size() == 4);
+  CHECK(to_toml(read(to_toml(read(listed)))) == to_toml(read(listed)));
+  CHECK(refusal("[model]\nplace = { \"*\" = [1] }").find("needs base") != std::string::npos);
+  CHECK(refusal("[model]\npattern = \"M\"\nplace = { base = \"M\" }").find("both") !=
+        std::string::npos);
+  CHECK(refusal("[model]\nplace = { base = \"M\", \"*\" = 1 }").find("list of places") !=
+        std::string::npos);
+}
+
+TEST_CASE("config: a pattern that does not parse is refused with a caret") {
+  CHECK_THROWS_WITH_AS(read("[model]\npattern = \"M(-\"\n"), doctest::Contains("^"), Error);
+  CHECK(config_hash(read("[model]\npattern = \"(M-)^2\"\n")) ==
+        config_hash(read("[model]\npattern = \"M-M-\"\n")));
+}
+
 TEST_CASE("config: --set takes TOML values, bare words and a bare star") {
   std::vector<Override> sets;
   for (const char* s :
