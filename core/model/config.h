@@ -96,7 +96,8 @@ struct AblateConfig {
   std::vector<VariantConfig> variants;
   std::vector<int64_t> seeds = {0, 1, 2};
   std::string baseline;  // name of a variant; "": the first
-  int64_t jobs = 1;
+  int64_t jobs = 0;      // runs side by side; 0: one per core
+  double timeout = 0;    // seconds that one run may take; 0: any
 };
 
 // [generate]: sampling from a trained model.

@@ -146,8 +146,10 @@ void add_ablate(Table& t) {
   t.key("seeds", s, &A::seeds, kAtLeast0, "", "a number of seeds, or a list of them");
   t.key("baseline", s, &A::baseline, kAny, "",
         "the variant that others are compared with; first if \"\"");
-  t.key("jobs", s, &A::jobs, {1, 4096}, "processes", "variants trained side by side").identity =
-      false;
+  t.key("jobs", s, &A::jobs, {0, 4096}, "processes", "runs side by side; 0: one per core")
+      .identity = false;
+  t.key("timeout", s, &A::timeout, kAtLeast0, "seconds", "a longer run is stopped; 0: any length")
+      .identity = false;
 }
 
 void add_generate(Table& t) {

@@ -55,6 +55,7 @@ Child::Child(const std::vector<std::string>& argv, const std::string& output,
     ::_exit(127);
   }
   const int error = errno;
+  if (pid_ > 0) ::setpgid(pid_, pid_);  // both sides do it: whoever comes first
   ::close(log);
   if (nothing >= 0) ::close(nothing);
   if (pid_ < 0)
@@ -74,7 +75,7 @@ Child::Child(Child&& other) noexcept
 
 Child::~Child() {
   if (pid_ < 0) return;
-  ::kill(pid_, SIGKILL);
+  ::kill(-pid_, SIGKILL);
   ::waitpid(pid_, nullptr, 0);
 }
 
@@ -83,7 +84,7 @@ double Child::seconds() const {
 }
 
 void Child::signal(int number) {
-  if (pid_ > 0) ::kill(pid_, number);
+  if (pid_ > 0) ::kill(-pid_, number);
 }
 
 std::optional<ChildEnd> Child::poll() {
@@ -93,11 +94,11 @@ std::optional<ChildEnd> Child::poll() {
   if (::wait4(pid_, &status, WNOHANG, &usage) != pid_) {
     if (timeout_ > 0 && seconds() > timeout_ && !timed_out_) {
       timed_out_ = true;
-      ::kill(pid_, SIGTERM);
+      ::kill(-pid_, SIGTERM);
     }
     if (timed_out_ && !killed_ && seconds() > timeout_ + kGraceSeconds) {
       killed_ = true;
-      ::kill(pid_, SIGKILL);
+      ::kill(-pid_, SIGKILL);
     }
     return {};
   }

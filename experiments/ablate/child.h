@@ -31,7 +31,7 @@ class Child {
 
   // How it ended, or nothing while it runs. Enforces the time limit: SIGTERM, then SIGKILL.
   std::optional<ChildEnd> poll();
-  void signal(int number);
+  void signal(int number);  // to it and to what it has started
   pid_t id() const { return pid_; }
 
  private:

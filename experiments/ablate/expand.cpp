@@ -106,6 +106,8 @@ StudyPlan plan_study(const ConfigInput& input) {
   }
 
   const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+  const auto n_runs = int64_t(plan.variants.size() * ablate.seeds.size());
+  plan.jobs = std::min(ablate.jobs ? ablate.jobs : cores, n_runs);
   for (int64_t seed : ablate.seeds)
     for (size_t v = 0; v < plan.variants.size(); ++v) {
       const Variant& variant = plan.variants[v];
@@ -122,7 +124,7 @@ StudyPlan plan_study(const ConfigInput& input) {
       }
       run.config.ablate = {};
       if (run.config.train.threads == 0)
-        run.config.train.threads = std::max<int64_t>(1, cores / std::max<int64_t>(1, ablate.jobs));
+        run.config.train.threads = std::max<int64_t>(1, cores / plan.jobs);
       run.folder = slug(variant.name) + "-s" + std::to_string(seed) + "-" +
                    config_hash(run.config).substr(0, 8);
       plan.runs.push_back(std::move(run));

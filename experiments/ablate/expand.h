@@ -27,6 +27,7 @@ struct StudyPlan {
   Config base;
   std::vector<Variant> variants;
   size_t baseline = 0;         // index of a variant
+  int64_t jobs = 1;            // runs side by side; a run without train.threads has cores / jobs
   std::vector<StudyRun> runs;  // seed by seed, so that every variant has a result early
 };
 
