@@ -1,0 +1,232 @@
+#include "core/model/model.h"
+
+#include "core/ops/arithmetic.h"
+#include "core/ops/embedding.h"
+#include "core/ops/fill.h"
+#include "core/ops/linear.h"
+#include "core/ops/lm_head_loss.h"
+#include "core/ops/positions.h"
+#include "core/ops/residual_add.h"
+#include "core/ops/rms_norm.h"
+
+namespace strata {
+
+static DType parse_dtype(const std::string& name) {
+  if (name == "f32") return DType::f32;
+  if (name == "f64") return DType::f64;
+  throw Error("model.dtype must be f32 or f64 on the CPU, got '" + name + "'");
+}
+
+Model::Model(Config config, LayerFactory& factory)
+    : config_(std::move(config)),
+      expansion_(expand_pattern(config_.model.pattern)),
+      dtype_(parse_dtype(config_.model.dtype)) {
+  const ModelConfig& m = config_.model;
+  if (m.d_model < 1)
+    throw Error("model.d_model must be at least 1, got " + std::to_string(m.d_model));
+  if (m.vocab_size < 1)
+    throw Error("model.vocab_size must be at least 1, got " + std::to_string(m.vocab_size));
+  embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
+  stack_ = std::make_unique<Stack>(expansion_, config_, factory, params_);
+  final_norm_ = declare_norm(params_, "final_norm.", m.norm, m.norm_eps, m.d_model);
+  if (!m.tie_embeddings)
+    lm_head_ =
+        params_.declare("lm_head.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
+  params_.allocate(dtype_, true, true);
+  declare_state();
+}
+
+Param Model::head() const { return lm_head_ ? lm_head_ : embed_; }
+
+// ------------------------------------------------------------------------------------- planning
+static Tensor shape_of(const Shape& shape, DType dtype) { return view_of(nullptr, shape, dtype); }
+
+void Model::declare_state() {
+  Memory memory{Device{}};
+  Context cx(memory, dtype_);
+  CallState call;
+  call.mode = Mode::prefill;
+  call.declare = &layout_;
+  run_extend(cx, call, shape_of({1, 2}, DType::i32), false);
+  for (const Site* site : stack_->sites())
+    for (const StateSpec& spec : site->layer->state()) layout_.add(site->id, spec);
+}
+
+MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
+  MemoryPlan plan;
+  plan.parameters = params_.value_bytes(dtype_);
+  if (shape.training) {
+    plan.gradients = params_.grad_bytes(dtype_);
+    plan.optimizer = plan.gradients * size_t(optimizer_states);
+  }
+  params_.allocate(dtype_, shape.training, true);
+  Memory memory{Device{}};
+  Context cx(memory, dtype_);
+  const Tensor ids = shape_of({shape.batch, shape.seq_len}, DType::i32);
+  const TokenBatch batch{ids, ids, shape.documents ? ids : Tensor{}};
+  if (shape.training) {
+    run_training(cx, batch, 1, 0, 1);
+    run_evaluation(cx, batch, ids);
+  } else {
+    run_evaluation(cx, batch, ids);
+    CallState call;
+    call.mode = Mode::prefill;
+    call.declare = &layout_;
+    run_extend(cx, call, ids, true);
+    call.mode = Mode::decode;
+    run_extend(cx, call, shape_of({shape.batch, 1}, DType::i32), true);
+  }
+  plan.activations = memory.activations.peak();
+  plan.scratch = memory.scratch.peak();
+  return plan;
+}
+
+void Model::allocate(const MemoryPlan& plan, bool training) {
+  params_.allocate(dtype_, training, false);
+  memory_ = std::make_unique<Memory>(Device{}, plan.activations, plan.scratch);
+  cx_ = std::make_unique<Context>(*memory_, dtype_);
+}
+
+// ------------------------------------------------------------------------------------- one call
+// Arenas are empty between calls.
+struct Model::CallScope {
+  explicit CallScope(Context& cx) : cx(cx) {
+    cx.memory().activations.release(0);
+    cx.memory().scratch.release(0);
+    cx.clear_tape();
+  }
+  ~CallScope() { cx.set_recording(false); }
+  Context& cx;
+};
+
+Tensor Model::embed(Context& cx, CallState& call, Tensor tokens) {
+  cx.set_place("embedding");
+  Tensor h = embedding(cx, tokens, embed_);
+  if (config_.model.embedding_multiplier != 1) h = scale(cx, h, config_.model.embedding_multiplier);
+  if (stack_->needs_embed()) {
+    // The stream is written in place when nothing is recorded, so the published copy is its own.
+    Tensor copy = scale(cx, h, 1);
+    BlockPass(cx, call, -1, "embedding").publish("embed", copy);
+  }
+  return h;
+}
+
+LmHeadOptions Model::head_options() const {
+  return {.logits_scale = config_.model.logits_multiplier};
+}
+
+LossSum Model::run_training(Context& cx, const TokenBatch& batch, double inverse_count,
+                            uint64_t step, double aux_scale) {
+  CallScope scope(cx);
+  cx.set_recording(true);
+  cx.set_aux_scale(aux_scale);
+  CallState call;
+  call.seed = uint64_t(config_.train.seed);
+  call.step = step;
+  call.seq_idx = batch.seq_idx;
+  call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
+  const Tensor h0 = embed(cx, call, batch.tokens);
+  WalkRecord record;
+  const Tensor h = stack_->forward(cx, call, h0, &record);
+  const size_t tail = cx.tape_size();
+  cx.set_place("final norm");
+  const Tensor x = apply_norm(cx, final_norm_, h);
+  cx.set_place("LM head");
+  if (cx.can_set_grad(h)) cx.bind_grad(h, cx.scratch(h.shape, h.dtype));
+  const Tensor weight = cx.alloc({1}, DType::f64);
+  fill(cx, weight, inverse_count);
+  const LmHeadLoss loss = lm_head_loss(cx, x, head(), batch.labels, weight, head_options());
+  cx.replay(tail);
+  cx.set_recording(false);
+  stack_->backward(cx, call, record);
+  cx.set_place("embedding");
+  cx.replay(0);
+  if (cx.planning()) return {};
+  LossSum sum{*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), 0};
+  for (const Context::AuxLoss& aux : cx.aux_losses())
+    sum.aux += aux.weight * (aux.value.dtype == DType::f64 ? *aux.value.ptr<double>()
+                                                           : double(*aux.value.ptr<float>()));
+  return sum;
+}
+
+LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t step,
+                     double aux_scale) {
+  return run_training(*cx_, batch, inverse_count, step, aux_scale);
+}
+
+LossSum Model::run_evaluation(Context& cx, const TokenBatch& batch, Tensor predictions) {
+  CallScope scope(cx);
+  CallState call;
+  call.seq_idx = batch.seq_idx;
+  call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
+  Tensor h = stack_->forward(cx, call, embed(cx, call, batch.tokens));
+  cx.set_place("final norm");
+  h = apply_norm(cx, final_norm_, h);
+  cx.set_place("LM head");
+  const LmHeadLoss loss =
+      lm_head_loss(cx, h, head(), batch.labels, {}, head_options(), predictions);
+  if (cx.planning()) return {};
+  return {*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), 0};
+}
+
+LossSum Model::evaluate(const TokenBatch& batch, Tensor predictions) {
+  return run_evaluation(*cx_, batch, predictions);
+}
+
+Tensor Model::project(Context& cx, Tensor h) {
+  cx.set_place("final norm");
+  h = apply_norm(cx, final_norm_, h);
+  cx.set_place("LM head");
+  Tensor logits = linear(cx, h, head());
+  if (config_.model.logits_multiplier != 1)
+    logits = scale(cx, logits, config_.model.logits_multiplier);
+  return logits;
+}
+
+Tensor Model::logits(const TokenBatch& batch,
+                     const std::function<void(const std::string&, Tensor)>& see) {
+  Context& cx = *cx_;
+  CallScope scope(cx);
+  CallState call;
+  call.seq_idx = batch.seq_idx;
+  call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
+  Tensor h = embed(cx, call, batch.tokens);
+  if (see) see("embed", h);
+  h = stack_->forward(cx, call, h, nullptr, [&](size_t block, Tensor h) {
+    if (see) see(std::to_string(block), h);
+  });
+  if (see) see("final", apply_norm(cx, final_norm_, h));
+  return project(cx, h);
+}
+
+Tensor Model::run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions) {
+  CallScope scope(cx);
+  const int64_t batch = tokens.shape[0], n = tokens.shape[1], d_model = config_.model.d_model;
+  call.positions = positions(cx, {}, call.cache ? call.cache->lengths : Tensor{}, batch, n);
+  Tensor h = stack_->forward(cx, call, embed(cx, call, tokens));
+  if (!all_positions && n > 1) {
+    Tensor last = cx.alloc({batch, d_model});
+    Tensor rows = h;  // the last row of each sequence: rows n * d_model apart
+    rows.shape = {batch, d_model};
+    rows.pitch = n * d_model;
+    if (rows.data)
+      rows.data = static_cast<char*>(h.data) + (n - 1) * d_model * int64_t(size_of(h.dtype));
+    residual_add_into(cx, last, {}, rows);
+    h = last;
+  } else if (!all_positions) {
+    h = cx.reshape(h, {batch, d_model});
+  }
+  return project(cx, h);
+}
+
+Tensor Model::extend(Cache& cache, std::span<const int> sequences, Tensor tokens,
+                     bool all_positions) {
+  CallState call;
+  call.cache = &cache.begin(sequences, tokens.shape[1]);
+  call.mode = tokens.shape[1] == 1 ? Mode::decode : Mode::prefill;
+  const Tensor logits = run_extend(*cx_, call, tokens, all_positions);
+  cache.end();
+  return logits;
+}
+
+}  // namespace strata

@@ -1,0 +1,58 @@
+#include "core/train/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace strata {
+
+static const Op<AdamWArgs> adamw_op("adamw");
+static const Op<SquaredNormArgs> squared_norm_op("squared_norm");
+
+static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(config) {
+  size_t bytes = 0;
+  for (const NamedParam& p : params_.all())
+    if (p.slot->grad) bytes += 2 * padded(p.slot->grad.bytes());
+  memory_ = Block(bytes, "optimizer state");
+  char* next = static_cast<char*>(memory_.data());
+  for (const NamedParam& p : params_.all()) {
+    const Tensor& grad = p.slot->grad;
+    if (!grad) continue;
+    Moments moments{p.name, {}, {}};
+    for (Tensor* t : {&moments.m, &moments.v}) {
+      *t = view_of(next, grad.shape, grad.dtype, grad.device);
+      next += padded(grad.bytes());
+    }
+    moments_.push_back(std::move(moments));
+  }
+}
+
+double AdamW::grad_norm(Context& cx) {
+  double sum = 0;
+  Tensor total = view_of(&sum, {1}, DType::f64);
+  for (const NamedParam& p : params_.all())
+    if (p.slot->grad) squared_norm_op(cx, p.slot->grad.dtype, {p.slot->grad, total});
+  return std::sqrt(sum);
+}
+
+void AdamW::step(Context& cx, double lr, double clip) {
+  ++steps_;
+  const double correction1 = 1 - std::pow(config_.beta1, double(steps_));
+  const double correction2 = 1 - std::pow(config_.beta2, double(steps_));
+  size_t i = 0;
+  for (const NamedParam& p : params_.all()) {
+    if (!p.slot->grad) continue;
+    const Moments& moments = moments_[i++];
+    const double decay = config_.decay_all || p.decays() ? config_.weight_decay : 0;
+    adamw_op(cx, p.slot->grad.dtype,
+             {p.slot->value, p.slot->grad, moments.m, moments.v, lr * p.slot->options.lr_scale,
+              config_.beta1, config_.beta2, config_.eps, decay, clip, correction1, correction2});
+  }
+}
+
+double clip_factor(double norm, double max_norm) {
+  return max_norm > 0 ? std::min(1.0, max_norm / (norm + 1e-6)) : 1.0;
+}
+
+}  // namespace strata

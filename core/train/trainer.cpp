@@ -1,0 +1,148 @@
+#include "core/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/train/schedule.h"
+
+namespace strata {
+
+Diverged::~Diverged() = default;
+
+Trainer::Trainer(Model& model, const DataSource& source, const TrainConfig& train, bool decay_all)
+    : model_(model), source_(source), train_(train) {
+  if (train_.accumulate < 1 || train_.batch_size % train_.accumulate != 0)
+    throw Error("train.batch_size = " + std::to_string(train_.batch_size) +
+                " must be a multiple of train.accumulate = " + std::to_string(train_.accumulate));
+  learning_rate(train_, 1);  // refuses unknown schedules before anything is allocated
+  model_.stack().set_recompute(train_.recompute);
+  plan_ = model_.plan({microbatch(), source_.train_seq_len(), source_.documents(), true});
+  const MemoryPlan eval =
+      model_.plan({microbatch(), source_.eval_seq_len(), source_.documents(), false});
+  plan_.activations = std::max(plan_.activations, eval.activations);
+  plan_.scratch = std::max(plan_.scratch, eval.scratch);
+  plan_.require(size_t(train_.memory_limit));
+  model_.allocate(plan_, true);
+  model_.initialize(uint64_t(train_.seed));
+  AdamWConfig adamw{train_.betas[0], train_.betas[1], train_.eps, train_.weight_decay, decay_all};
+  optimizer_ = std::make_unique<AdamW>(model_.params(), adamw);
+}
+
+StepReport Trainer::step() {
+  const auto start = std::chrono::steady_clock::now();
+  StepReport report;
+  report.step = step_ + 1;
+  report.lr = learning_rate(train_, report.step);
+
+  // The count over the whole step comes first: every gradient is divided by it.
+  std::vector<HostBatch> batches(static_cast<size_t>(train_.accumulate));
+  for (int64_t i = 0; i < train_.accumulate; ++i) {
+    source_.train_rows(uint64_t(train_.seed), step_, i * microbatch(), microbatch(), batches[i]);
+    report.labelled += batches[i].labelled();
+    report.tokens += batches[i].batch * batches[i].seq_len;
+  }
+  model_.params().zero_grads();
+  double loss = 0;
+  for (HostBatch& batch : batches) {
+    // token: one mean over all labelled positions; microbatch: the mean of the microbatches' means.
+    const double count = train_.loss_norm == "microbatch"
+                             ? double(batch.labelled()) * double(train_.accumulate)
+                             : double(report.labelled);
+    const LossSum sum = model_.train(batch.view(), count > 0 ? 1 / count : 0, uint64_t(step_),
+                                     1 / double(train_.accumulate));
+    loss += count > 0 ? sum.loss / count : 0;
+    report.aux_loss += sum.aux / double(train_.accumulate);
+  }
+  report.loss = loss;
+  report.grad_norm = optimizer_->grad_norm(model_.context());
+  ++step_;
+  report.skipped = !std::isfinite(report.loss) || !std::isfinite(report.grad_norm);
+  if (report.skipped) {
+    ++skipped_;
+    ++skipped_in_row_;
+    report.culprit = find_culprit(batches[0].view(), std::isfinite(report.loss));
+  } else {
+    skipped_in_row_ = 0;
+    optimizer_->step(model_.context(), report.lr, clip_factor(report.grad_norm, train_.clip));
+  }
+  report.skipped_so_far = skipped_;
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (skipped_in_row_ >= train_.max_skipped && train_.max_skipped > 0)
+    throw Diverged("diverged at step " + std::to_string(report.step) + ": " +
+                   std::to_string(skipped_in_row_) +
+                   " steps in a row had no finite loss and gradient; it began in " +
+                   report.culprit + "; lower train.lr or raise train.warmup");
+  return report;
+}
+
+static bool all_finite(const Tensor& x) {
+  for (int64_t r = 0; r < x.rows(); ++r)
+    for (int64_t c = 0; c < x.cols(); ++c)
+      if (!std::isfinite(x.dtype == DType::f64 ? x.row<double>(r)[c] : double(x.row<float>(r)[c])))
+        return false;
+  return true;
+}
+
+// A bad loss began in the first block whose output is bad; a bad gradient in the last block, since
+// the backward walks from the end.
+std::string Trainer::find_culprit(const TokenBatch& batch, bool loss_is_finite) {
+  const auto& all = model_.params().all();
+  for (const NamedParam& p : all)
+    if (!all_finite(p.slot->value)) return "parameter " + p.name + " (its value is not finite)";
+  std::string block;
+  if (!loss_is_finite) {
+    model_.logits(batch, [&](const std::string& name, Tensor h) {
+      if (block.empty() && !all_finite(h)) block = name;
+    });
+    if (block == "embed") return "the embedding";
+    if (block == "final") return "the final norm";
+    if (!block.empty()) return model_.stack().blocks()[std::stoul(block)].place + ", in forward";
+  }
+  for (size_t i = model_.stack().blocks().size(); i-- > 0;) {
+    const std::string prefix = "blocks." + std::to_string(i) + ".";
+    for (const NamedParam& p : all)
+      if (p.name.starts_with(prefix) && p.slot->grad && !all_finite(p.slot->grad))
+        return model_.stack().blocks()[i].place + ", gradient of " + p.name;
+  }
+  for (const NamedParam& p : all)
+    if (p.slot->grad && !all_finite(p.slot->grad)) return "the gradient of " + p.name;
+  return "the LM head";
+}
+
+EvalReport Trainer::evaluate() {
+  int64_t rows = source_.eval_rows();
+  if (train_.eval_batches > 0) rows = std::min(rows, train_.eval_batches * microbatch());
+  EvalReport report;
+  int64_t right = 0;
+  double loss = 0;
+  for (int64_t first = 0; first < rows; first += microbatch()) {
+    source_.eval_rows(uint64_t(train_.seed), first, std::min(microbatch(), rows - first), batch_);
+    predictions_.resize(batch_.tokens.size());
+    const TokenBatch view = batch_.view();
+    const LossSum sum =
+        model_.evaluate(view, view_of(predictions_.data(), view.tokens.shape, DType::i32));
+    loss += sum.loss;
+    report.labelled += sum.count;
+    for (size_t i = 0; i < predictions_.size(); ++i)
+      right += batch_.labels[i] != kNoLabel && predictions_[i] == batch_.labels[i];
+  }
+  if (report.labelled == 0) throw Error("the evaluation set has no labelled position");
+  report.loss = loss / double(report.labelled);
+  report.metric = source_.metric() == "accuracy" ? double(right) / double(report.labelled)
+                                                 : report.loss / std::log(2.0);
+  return report;
+}
+
+Trainer::Cursor Trainer::cursor() const {
+  return {step_, optimizer_->steps(), skipped_, skipped_in_row_};
+}
+
+void Trainer::restore(const Cursor& c) {
+  step_ = c.step;
+  skipped_ = c.skipped;
+  skipped_in_row_ = c.skipped_in_row;
+  optimizer_->set_steps(c.updates);
+}
+
+}  // namespace strata
