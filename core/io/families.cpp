@@ -239,10 +239,11 @@ class FamilyReader {
 
   void read_options(const std::string& symbol) {
     const Section block = file_.table("block").table(symbol);
-    block.allow({"options", "tensors"});
+    block.allow({"plugin", "options", "tensors"});
     const bool is_used = std::any_of(symbols_.begin(), symbols_.end(),
                                      [&](const auto& b) { return b.symbol == symbol[0]; });
     if (!is_used) return;
+    model_.plugins[symbol] = block.text("plugin");
     const Section options = block.table("options");
     Options& to = model_.config.layers[symbol];
     for (const auto& [key, value] : options.table()) {

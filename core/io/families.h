@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,8 @@ struct ForeignModel {
   std::vector<int64_t> layer_ends;  // per foreign layer: how many of our blocks end with it
   std::vector<TensorRule> tensors;
   std::vector<std::string> ignored;  // names or "prefix*" that a file may have and we do not
-  std::vector<std::string> needs;    // what Strata does not have yet: "plugin mamba1"
+  std::map<std::string, std::string> plugins;  // symbol -> the plugin it stands for: M -> mamba2
+  std::vector<std::string> needs;              // what Strata does not have yet: "plugin mamba1"
 };
 
 // Reads a config.json. `families`: folder of the family files, "" for Strata's own. Throws Error
