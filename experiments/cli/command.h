@@ -29,5 +29,6 @@ int run_cli(int argc, const char* const* argv);
 
 void add_help_command(CLI::App& app, Session& session);
 void add_init_command(CLI::App& app, Session& session);
+void add_layers_command(CLI::App& app, Session& session);
 
 }  // namespace strata

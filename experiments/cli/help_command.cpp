@@ -6,7 +6,7 @@
 #include "core/io/json.h"
 #include "core/model/config_schema.h"
 #include "core/model/pattern.h"
-#include "experiments/cli/command.h"
+#include "experiments/cli/plugins.h"
 #include "experiments/tasks/task.h"
 
 namespace strata {
@@ -108,6 +108,45 @@ int help_task(const std::string& name, const Session& session) {
   return show(rows, session);
 }
 
+// An option's type by its default, as in TOML.
+std::string option_type(const OptionValue& value) {
+  return std::holds_alternative<double>(value) ? "number" : type_name(value);
+}
+
+int help_layer(const std::string& name, const Session& session) {
+  const auto plugins = open_plugins(session);
+  if (name.empty()) {
+    std::cout << layers_table(*plugins);
+    return kDone;
+  }
+  const PluginFile& file = plugins->find(name);
+  // What the constructor reads is what the layer knows; the width only has to be one it accepts.
+  std::vector<HelpRow> rows;
+  std::string refused;
+  for (int64_t d_model = 64; d_model <= 1024 && rows.empty(); d_model *= 2) {
+    const LayerConfig config(d_model, 1, plugins->preset(name), name);
+    try {
+      plugins->create(name, config);
+    } catch (const Error& e) {
+      refused = e.what();
+      continue;
+    }
+    for (const LayerConfig::Read& read : config.reads()) {
+      rows.push_back({"layers." + std::string(1, file.symbol) + "." + read.key,
+                      option_type(read.fallback), to_string(read.fallback), "", "", read.help});
+    }
+    refused.clear();
+    break;
+  }
+  if (!refused.empty()) throw Error(refused);
+  if (!session.json) {
+    std::cout << file.name << ": symbol " << file.symbol << ", " << file.path << "\n";
+    if (!rows.empty())
+      std::cout << "defaults that follow from d_model are shown for d_model = 64\n";
+  }
+  return show(rows, session);
+}
+
 int help_exit_codes() {
   std::cout << "  0  done\n"
                "  1  a check or a study failed\n"
@@ -136,6 +175,13 @@ void add_help_command(CLI::App& app, Session& session) {
   task->add_option("name", *name, "a task");
   task->callback([&session, name] {
     session.action = [&session, name] { return help_task(*name, session); };
+  });
+
+  auto* layer = command->add_subcommand("layer", "all plugins, or the options of one");
+  auto symbol = std::make_shared<std::string>();
+  layer->add_option("name", *symbol, "a plugin's name or symbol");
+  layer->callback([&session, symbol] {
+    session.action = [&session, symbol] { return help_layer(*symbol, session); };
   });
 
   command->add_subcommand("pattern", "the grammar of patterns, with examples")

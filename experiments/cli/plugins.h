@@ -1,0 +1,21 @@
+// The plugins of a command line.
+#pragma once
+
+#include <memory>
+
+#include "experiments/cli/command.h"
+#include "experiments/report/study.h"
+#include "plugins/host/registry.h"
+
+namespace strata {
+
+// The build's plugins and those of --plugin-path. Throws Error as Registry does.
+std::unique_ptr<Registry> open_plugins(const Session& session);
+
+// --plugin-path again, for a child process.
+std::vector<std::string> plugin_arguments(const Session& session);
+
+// A pattern as reports draw it, with the plugins' names. Throws Error for an unbound symbol.
+std::vector<PatternCell> draw_pattern(const std::string& pattern, Registry& plugins);
+
+}  // namespace strata
