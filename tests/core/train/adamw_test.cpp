@@ -1,0 +1,96 @@
+#include "core/train/adamw.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "core/io/safetensors.h"
+#include "core/tensor/memory.h"
+
+using namespace strata;
+
+namespace {
+
+const Safetensors& golden() {
+  static const Safetensors file(std::string(STRATA_SOURCE_DIR) +
+                                "/tests/golden/ops/adamw.safetensors");
+  return file;
+}
+
+double difference(const Tensor& got, const std::string& name) {
+  const std::vector<double> want = values_of(golden().at(name));
+  double worst = 0;
+  for (size_t i = 0; i < want.size(); ++i)
+    worst = std::max(worst, std::abs(got.ptr<double>()[i] - want[i]));
+  return worst;
+}
+
+void load(const Tensor& t, const std::string& name) {
+  const std::vector<double> values = values_of(golden().at(name));
+  std::memcpy(t.data, values.data(), values.size() * sizeof(double));
+}
+
+struct Fixture {
+  ParamStore params;
+  Memory memory{Device{}, 1024, 1024};
+  Context cx{memory, DType::f64};
+};
+
+}  // namespace
+
+TEST_CASE("AdamW equals PyTorch's for six steps, moments included") {
+  Fixture f;
+  f.params.declare("w", {3, 4});
+  f.params.declare("b", {5});
+  f.params.allocate(DType::f64, true, false);
+  load(f.params.at("w").slot->value, "in.w");
+  load(f.params.at("b").slot->value, "in.b");
+  AdamW adamw(f.params, {0.9, 0.95, 1e-8, 0.1});
+  for (int step = 1; step <= 6; ++step) {
+    const std::string prefix = "step" + std::to_string(step) + ".";
+    load(f.params.at("w").slot->grad, prefix + "grad.w");
+    load(f.params.at("b").slot->grad, prefix + "grad.b");
+    adamw.step(f.cx, 3e-3, 1);
+    CAPTURE(step);
+    CHECK(difference(f.params.at("w").slot->value, prefix + "w") < 1e-12);
+    CHECK(difference(f.params.at("b").slot->value, prefix + "b") < 1e-12);
+    for (const AdamW::Moments& m : adamw.moments()) {
+      CHECK(difference(m.m, prefix + "exp_avg." + m.name) < 1e-12);
+      CHECK(difference(m.v, prefix + "exp_avg_sq." + m.name) < 1e-12);
+    }
+  }
+}
+
+TEST_CASE("clipping by global norm equals PyTorch's") {
+  Fixture f;
+  f.params.declare("0", {3, 4});
+  f.params.declare("1", {5});
+  f.params.allocate(DType::f64, true, false);
+  load(f.params.at("0").slot->grad, "clip.in.0");
+  load(f.params.at("1").slot->grad, "clip.in.1");
+  AdamW adamw(f.params, {});
+  const double norm = adamw.grad_norm(f.cx);
+  CHECK(norm == doctest::Approx(values_of(golden().at("clip.norm"))[0]).epsilon(1e-14));
+  const double clip = clip_factor(norm, 1.0);
+  const std::vector<double> want = values_of(golden().at("clip.out.0"));
+  for (size_t i = 0; i < want.size(); ++i)
+    CHECK(f.params.at("0").slot->grad.ptr<double>()[i] * clip ==
+          doctest::Approx(want[i]).epsilon(1e-13));
+  CHECK(clip_factor(0.5, 1.0) == 1);
+  CHECK(clip_factor(1e9, 0) == 1);
+}
+
+TEST_CASE("one-dimensional tensors do not decay unless asked to") {
+  for (const bool decay_all : {false, true}) {
+    Fixture f;
+    f.params.declare("w", {2, 2}, {.init = Init::ones()});
+    f.params.declare("b", {2}, {.init = Init::ones()});
+    f.params.allocate(DType::f64, true, false);
+    f.params.initialize(0);
+    AdamW adamw(f.params, {0.9, 0.95, 1e-8, 0.1, decay_all});
+    adamw.step(f.cx, 0.5, 1);
+    CHECK(f.params.at("w").slot->value.ptr<double>()[0] == doctest::Approx(0.95));
+    CHECK(f.params.at("b").slot->value.ptr<double>()[0] == doctest::Approx(decay_all ? 0.95 : 1));
+  }
+}
