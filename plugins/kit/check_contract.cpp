@@ -36,7 +36,7 @@ Rows check_planning(const LayerChoice& c) {
   std::string note;
   for (const auto& [batch, seq_len] : {std::pair<int64_t, int64_t>{1, 1}, {2, 7}, {1, 65}}) {
     const Batch in = bed.random_batch(batch, seq_len);
-    at_work("planning " + shape_text(in));
+    at_work("planning, where no value may be read, with " + shape_text(in));
     const auto planned = bed.peaks(in, true);
     at_work("running " + shape_text(in));
     const double off = apart(planned, bed.peaks(in, false));
