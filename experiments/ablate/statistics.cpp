@@ -1,6 +1,7 @@
 #include "experiments/ablate/statistics.h"
 
 #include <algorithm>
+#include <boost/math/distributions/normal.hpp>
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
 #include <limits>
@@ -42,6 +43,15 @@ double success_rate(std::span<const double> values, double target, bool higher_i
     return higher_is_better ? value >= target : value <= target;
   });
   return double(reached) / double(values.size());
+}
+
+Interval wilson_interval(int64_t hits, int64_t n, double confidence) {
+  const double z = boost::math::quantile(boost::math::normal(), 0.5 + confidence / 2);
+  const double share = double(hits) / double(n), zz = z * z / double(n);
+  const double middle = (share + zz / 2) / (1 + zz);
+  const double half =
+      z / (1 + zz) * std::sqrt(share * (1 - share) / double(n) + zz / (4 * double(n)));
+  return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
 }
 
 const char* name_of(Verdict verdict) {

@@ -27,6 +27,12 @@ Summary summarize(std::span<const double> values, double confidence = 0.95);
 // Share of the values that reach `target` (>= where higher is better, else <=); NaN for no values.
 double success_rate(std::span<const double> values, double target, bool higher_is_better);
 
+// Interval of a share of `hits` among n > 0 trials (Wilson 1927), both in [0, 1].
+struct Interval {
+  double low = 0, high = 1;
+};
+Interval wilson_interval(int64_t hits, int64_t n, double confidence = 0.95);
+
 enum class Verdict {
   baseline,   // the row that others are compared with
   win,        // better: the interval of the paired difference excludes zero
