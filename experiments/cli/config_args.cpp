@@ -51,16 +51,18 @@ void add_config_options(CLI::App& command, ConfigArgs& args) {
             "train.memory_limit, such as 8GiB");
 }
 
-void fill_task_defaults(TaskConfig& task) {
-  task.options = TaskOptions(task.name, task_options(task.name), task.options).values();
-}
+void fill_task_defaults(TaskConfig& task) { resolve_task(task); }
 
-Config read_config(const ConfigArgs& args, const Session& session) {
+ConfigInput config_input(const ConfigArgs& args, const Session& session) {
   std::vector<Override> overrides = args.shorthands;
   for (const std::string& set : session.sets) overrides.push_back(parse_override(set));
   const std::string text = args.file.empty() ? "" : read_file(args.file, 1 << 20);
   const std::string origin = args.file.empty() ? "the command line" : args.file;
-  return read_config({text, origin, std::move(overrides), fill_task_defaults});
+  return {text, origin, std::move(overrides), fill_task_defaults};
+}
+
+Config read_config(const ConfigArgs& args, const Session& session) {
+  return read_config(config_input(args, session));
 }
 
 }  // namespace strata

@@ -18,6 +18,10 @@ struct ConfigArgs {
 // Adds the positional FILE and the shorthands to a command; `args` must outlive the parse.
 void add_config_options(CLI::App& command, ConfigArgs& args);
 
+// The same as the input of a reader, for who reads it several times. Throws Error for a missing
+// file.
+ConfigInput config_input(const ConfigArgs& args, const Session& session);
+
 // Reads the file (or nothing), applies the shorthands and then --set, and checks the [task] table
 // against the task's own. Throws Error.
 Config read_config(const ConfigArgs& args, const Session& session);

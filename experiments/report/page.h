@@ -14,6 +14,7 @@ std::string to_html(const StudyResult& study);
 std::string runs_csv(const StudyResult& study);    // one line per variant and seed
 std::string table_csv(const StudyResult& study);   // one line per variant
 std::string curves_csv(const StudyResult& study);  // one line per variant, seed and step
+std::string to_json(const StudyResult& study);     // everything but the curves
 Table to_table(const StudyResult& study);
 
 // Writes report.html, table.csv, runs.csv and curves.csv to a folder; returns the page's path.

@@ -1,0 +1,239 @@
+// strata ablate: patterns x seeds x any other key, each run in a process of its own.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+#include <set>
+
+#include "core/io/file.h"
+#include "core/io/json.h"
+#include "core/io/toml.h"
+#include "core/model/plan.h"
+#include "experiments/ablate/estimate.h"
+#include "experiments/ablate/study.h"
+#include "experiments/cli/command.h"
+#include "experiments/cli/config_args.h"
+#include "experiments/cli/plugins.h"
+#include "experiments/report/page.h"
+#include "experiments/run/index.h"
+#include "experiments/run/interrupt.h"
+
+namespace strata {
+namespace {
+
+constexpr const char* kFooter = R"(
+Examples:
+  strata ablate configs/experiments/quickstart.toml --dry-run
+  strata ablate configs/experiments/quickstart.toml --out runs/quickstart
+  strata ablate --patterns "M-M-" "M-M*-" --task mqar --seeds 3
+
+A study goes on where it stopped: what is finished is kept, what crashed or was killed is tried
+again. Exit code 1: a run failed, or a row missed what it was expected to reach.)";
+
+constexpr int64_t kTimedSteps = 3;  // per variant, in a dry run
+
+struct AblateArgs {
+  ConfigArgs config;
+  std::string out;
+  bool dry_run = false;
+};
+
+// The sizes of one variant in a dry run.
+struct EstimateRow {
+  RunEstimate run;
+  int64_t runs = 0;
+  double seconds = 0;  // of all its runs, one after the other
+};
+
+std::string default_folder(const AblateArgs& args, const StudyPlan& plan) {
+  if (!args.config.file.empty())
+    return "runs/" + std::filesystem::path(args.config.file).stem().string();
+  return "runs/ablate-" + config_hash(plan.base).substr(0, 8);
+}
+
+std::vector<EstimateRow> estimate(const StudyPlan& plan, Registry& plugins, int64_t steps) {
+  std::vector<EstimateRow> rows(plan.variants.size());
+  for (const StudyRun& run : plan.runs) {
+    EstimateRow& row = rows[run.variant];
+    if (row.runs++ == 0) row.run = estimate_run(run.config, plugins, steps);
+    row.seconds += row.run.seconds_per_step * double(run.config.train.steps);
+  }
+  return rows;
+}
+
+// Fewer runs side by side where memory is short.
+int64_t jobs_that_fit(const StudyPlan& plan, const std::vector<EstimateRow>& rows) {
+  int64_t largest = 1;
+  for (const EstimateRow& row : rows) largest = std::max(largest, row.run.bytes);
+  const auto fit = int64_t(available_memory()) / (largest + (int64_t{64} << 20));
+  return std::clamp<int64_t>(fit, 1, plan.jobs);
+}
+
+int dry_run(const StudyPlan& plan, const std::string& out, const Session& session,
+            Registry& plugins) {
+  const auto rows = estimate(plan, plugins, kTimedSteps);
+  const int64_t jobs = jobs_that_fit(plan, rows);
+  double seconds = 0;
+  bool refused = false;
+  Json list = Json::array();
+  Table table({{"pattern"},
+               {"parameters", true},
+               {"memory", true},
+               {"runs", true},
+               {"steps", true},
+               {"time a run", true},
+               {"settings"}});
+  for (size_t v = 0; v < rows.size(); ++v) {
+    const EstimateRow& row = rows[v];
+    const Variant& variant = plan.variants[v];
+    const double each = row.seconds / double(row.runs);
+    refused |= !row.run.refusal.empty();
+    if (std::isfinite(row.seconds)) seconds += row.seconds;
+    std::string settings = row.run.refusal;
+    for (const Override& item : variant.overrides)
+      if (row.run.refusal.empty() && item.key != "model.pattern")
+        settings += (settings.empty() ? "" : ", ") + item.key + " = " + item.value;
+    const int64_t steps = plan.runs[v].config.train.steps;
+    table.add({{variant.name, Tone::strong},
+               {with_commas(row.run.parameters)},
+               {format_bytes(size_t(row.run.bytes))},
+               {std::to_string(row.runs)},
+               {with_commas(steps)},
+               {duration_text(each)},
+               {settings, row.run.refusal.empty() ? Tone::muted : Tone::bad}});
+    Json entry = Json::object();
+    entry.set("name", variant.name)
+        .set("pattern", plan.runs[v].config.model.pattern)
+        .set("parameters", row.run.parameters)
+        .set("bytes", row.run.bytes)
+        .set("runs", row.runs)
+        .set("steps", steps)
+        .set("seconds", std::isfinite(each) ? Json(each) : Json())
+        .set("refusal", row.run.refusal);
+    list.push(std::move(entry));
+  }
+  seconds /= double(jobs);
+  if (session.json) {
+    Json json = Json::object();
+    json.set("out", out).set("jobs", jobs).set("seconds", seconds).set("variants", std::move(list));
+    std::cout << json.dump(2) << "\n";
+  } else {
+    table.print(std::cout, shows_colour(STDOUT_FILENO));
+    std::cout << "\n  " << plan.runs.size() << " runs, " << jobs << " side by side, at most "
+              << duration_text(seconds) << " (a run that reaches its target ends early)\n  into "
+              << out << "\n";
+  }
+  return refused ? kBadInput : kDone;
+}
+
+std::vector<std::pair<std::string, std::string>> record(const StudyPlan& plan,
+                                                        const Session& session,
+                                                        const Registry& plugins) {
+  std::vector<std::pair<std::string, std::string>> out{{"command", session.command_line}};
+  char host[256] = "";
+  ::gethostname(host, sizeof host - 1);
+  out.emplace_back("compiler", "GCC or Clang " __VERSION__);
+  out.emplace_back("machine", host);
+  out.emplace_back("threads per run", std::to_string(plan.runs.front().config.train.threads));
+  std::set<std::string> used;
+  for (const PluginFile& plugin : plugins.plugins())
+    for (const StudyRun& run : plan.runs)
+      if (run.config.model.pattern.find(plugin.symbol) != std::string::npos)
+        if (used.insert(plugin.name).second)
+          out.emplace_back("plugin " + plugin.name, plugin.hash.substr(0, 16) + "  " + plugin.path);
+  return out;
+}
+
+int run(const AblateArgs& args, const Session& session) {
+  const StudyPlan plan = plan_study(config_input(args.config, session));
+  const std::string out = args.out.empty() ? default_folder(args, plan) : args.out;
+  const auto plugins = open_plugins(session);
+  if (args.dry_run) return dry_run(plan, out, session, *plugins);
+
+  // Every variant is assembled once before the first is trained: a study that cannot work says so
+  // in its first second.
+  const auto rows = estimate(plan, *plugins, 0);
+  for (size_t v = 0; v < rows.size(); ++v)
+    if (!rows[v].run.refusal.empty())
+      throw Error("variant '" + plan.variants[v].name + "': " + rows[v].run.refusal);
+
+  const Interrupt interrupt;
+  StudySettings settings;
+  settings.out = out;
+  settings.jobs = jobs_that_fit(plan, rows);
+  settings.timeout_seconds = plan.base.ablate.timeout;
+  settings.record = record(plan, session, *plugins);
+  settings.style = progress_style(STDERR_FILENO, session.quiet);
+  settings.messages = &std::cerr;
+  settings.interrupted = [&] { return interrupt.signal(); };
+  settings.draw = [&](const Config& config) {
+    return draw_pattern(config.model.pattern, *plugins);
+  };
+  settings.command = [&](const StudyRun&, const std::string& folder) {
+    std::vector<std::string> words{
+        session.executable, "run", folder + "/config.toml", "--out", folder, "--resume", "auto",
+        "--quiet"};
+    for (const std::string& word : plugin_arguments(session)) words.push_back(word);
+    return words;
+  };
+  const StudyOutcome outcome = run_study(plan, settings);
+  rebuild_index(out);
+
+  if (session.json) {
+    std::cout << to_json(outcome.result);
+  } else {
+    if (!session.quiet) std::cout << "\n";
+    to_table(outcome.result).print(std::cout, shows_colour(STDOUT_FILENO));
+    std::cout << "\n  report  " << outcome.page << "\n";
+  }
+  if (outcome.interrupted) {
+    std::cerr << "  stopped; the same command goes on from here\n";
+    return kFailed;
+  }
+  return study_holds(outcome.result) ? kDone : kFailed;
+}
+
+}  // namespace
+
+void add_ablate_command(CLI::App& app, Session& session) {
+  auto* command = app.add_subcommand("ablate", "compare patterns over seeds, with a report");
+  auto args = std::make_shared<AblateArgs>();
+  add_config_options(*command, args->config);
+  command
+      ->add_option_function<std::vector<std::string>>(
+          "--patterns",
+          [args](const std::vector<std::string>& patterns) {
+            TomlList list;
+            for (const std::string& pattern : patterns) list.push_back({pattern});
+            args->config.shorthands.push_back(
+                {"ablate.patterns", to_toml(TomlValue{std::move(list)})});
+          },
+          "ablate.patterns: the patterns to compare")
+      ->type_name("TEXT");
+  command
+      ->add_option_function<std::string>(
+          "--seeds",
+          [args](const std::string& seeds) {
+            args->config.shorthands.push_back({"ablate.seeds", seeds});
+          },
+          "ablate.seeds: how many, or a list such as [3, 4]")
+      ->type_name("N");
+  command
+      ->add_option_function<std::string>(
+          "--jobs",
+          [args](const std::string& jobs) {
+            args->config.shorthands.push_back({"ablate.jobs", jobs});
+          },
+          "ablate.jobs: runs side by side")
+      ->type_name("N");
+  command->add_option("--out", args->out, "folder of the study; runs/NAME if left out");
+  command->add_flag("--dry-run", args->dry_run,
+                    "say what would run, with sizes and a time measured over a few steps");
+  command->footer(kFooter);
+  command->callback(
+      [&session, args] { session.action = [&session, args] { return run(*args, session); }; });
+}
+
+}  // namespace strata
