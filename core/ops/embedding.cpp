@@ -6,14 +6,18 @@ static const Op<EmbeddingArgs> embedding_op("embedding");
 static const Op<EmbeddingBackwardArgs> embedding_backward_op("embedding_backward");
 
 Tensor embedding(Context& cx, Tensor ids, Tensor table) {
+  if (ids.dtype != DType::i32)
+    throw Error(std::string(cx.place()) + ": embedding: ids must be i32, got " +
+                name_of(ids.dtype));
   Shape shape = ids.shape;
   shape.dim[shape.rank++] = table.cols();
   Tensor y = cx.track(cx.alloc(shape, table.dtype));
   embedding_op(cx, y.dtype, {ids, table, y});
   cx.record([=](Context& cx) {
     const Tensor dy = cx.grad(y);
+    if (!dy) return;
     const GradTarget dtable = cx.grad_target(table);
-    if (dy && dtable.wanted) embedding_backward_op(cx, y.dtype, {ids, dy, dtable});
+    if (dtable.wanted) embedding_backward_op(cx, y.dtype, {ids, dy, dtable});
   });
   return y;
 }

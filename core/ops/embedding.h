@@ -17,7 +17,8 @@ struct EmbeddingBackwardArgs {
   GradTarget dtable;
 };
 
-// Ids must lie in [0, vocab_size): tasks and tokenizers see to it.
+// ids: (batch, seq_len) i32, table: (vocab_size, d_model) -> (batch, seq_len, d_model). Throws
+// Error for an id outside of [0, vocab_size).
 STRATA_API Tensor embedding(Context& cx, Tensor ids, Tensor table);
 
 }  // namespace strata

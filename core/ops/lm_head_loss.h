@@ -14,6 +14,7 @@ constexpr int32_t kNoLabel = -100;
 struct LmHeadOptions {
   double logits_scale = 1;
   double softcap = 0;   // logits = softcap * tanh(logits / softcap); 0: off
+  double z_loss = 0;    // adds z_loss * logsumexp(logits)^2 per labelled row
   int64_t chunk = 256;  // rows of logits that exist at one time
 };
 
@@ -30,7 +31,7 @@ struct CrossEntropyArgs {
   Tensor row_loss;       // (rows,) f64
   Tensor loss, count;    // (1,): added to
   Tensor predictions;    // (rows,) i32 or absent: first largest logit of labelled rows, else -1
-  double logits_scale, softcap;
+  double logits_scale, softcap, z_loss;
 };
 
 // h: (..., d_model), weight: (vocab_size, d_model), labels: as many i32 as h has rows. Throws Error
@@ -38,5 +39,9 @@ struct CrossEntropyArgs {
 STRATA_API LmHeadLoss lm_head_loss(Context& cx, Tensor h, Tensor weight, Tensor labels,
                                    Tensor inverse_count, const LmHeadOptions& options = {},
                                    Tensor predictions = {});
+
+// The same on logits that exist: (..., vocab_size), one label a row. The twin of lm_head_loss.
+STRATA_API LmHeadLoss cross_entropy(Context& cx, Tensor logits, Tensor labels, Tensor inverse_count,
+                                    const LmHeadOptions& options = {}, Tensor predictions = {});
 
 }  // namespace strata
