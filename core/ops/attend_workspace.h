@@ -28,12 +28,12 @@ struct AttendWorkspace {
     const int64_t batch = a.q.shape[0], kv_len = a.k ? a.k.shape[1] : 0;
     const int64_t tile = kPageTokens, width = padded_width(o.head_dim, element);
     documents = a.seq_idx ? (2 * batch * kv_len * 4 + 63) / 64 * 64 : 0;
-    forward = (2 * o.head_dim * tile + tile * tile + 2 * tile) * element;
+    forward = (3 * o.head_dim * tile + tile * tile + 2 * tile) * element;
     const int64_t heads = batch * o.n_kv_heads;
     const bool together =
         kv_len <= kAttendKeyChunk || heads >= 4 * a.threads || heads % a.threads == 0;
     backward_keys = together ? kv_len : kAttendKeyChunk;
-    backward = (3 * o.head_dim * tile + 2 * tile * width + 2 * tile * tile + 2 * tile +
+    backward = (5 * o.head_dim * tile + 2 * tile * width + 2 * tile * tile + 2 * tile +
                 2 * backward_keys * width) *
                element;
     splits = batch < 64 ? 64 / batch : 1;

@@ -8,7 +8,7 @@ namespace {
 // One step of the online softmax on one vector of rows: scores to weights, in place.
 // m, l: running maximum and sum. Returns whether earlier output must be scaled by alpha.
 template <class T>
-inline bool softmax_step(T* st, int64_t keys, T* m, T* l, Vec<T>* alpha) {
+[[gnu::noinline]] bool softmax_step(T* st, int64_t keys, T* m, T* l, Vec<T>* alpha) {
   const Vec<T> before = load<T>(m);
   Vec<T> top = before;
   for (int64_t j = 0; j < keys; ++j) {
@@ -42,6 +42,7 @@ void forward_tile(const Attention<T>& a, const int32_t* documents, int64_t b, in
   T* st = ot + dim * kTile;   // (64 keys, 64 rows)
   T* m = st + kTile * kTile;  // (64) running maximum
   T* l = m + kTile;           // (64) running sum
+  T* kv = l + kTile;          // (64 keys, head_dim)
   gather_transposed(a, tile, a.q, a.q_pitch, scale.query, qt);
   for (int64_t i = 0; i < dim * kTile; ++i) ot[i] = T(0);
   for (int64_t i = 0; i < kTile; ++i) m[i] = T(-1e30), l[i] = T(0);
@@ -50,8 +51,9 @@ void forward_tile(const Attention<T>& a, const int32_t* documents, int64_t b, in
   const Rows<T> values = rows_of(a.v, a.v_pitch, a.v_pages, a, b, g);
   for (int64_t j0 = tile.lo_min / kTile * kTile; j0 < tile.hi_max; j0 += kTile) {
     const KeyTile<T> key(tile, j0);
-    tile_matmul<T, false>(key.count, tile.lanes, dim, keys.at(key.begin), keys.pitch, qt, kTile, st,
-                          kTile, false);
+    const T* k = pack_rows(keys, key.begin, key.count, dim, kv);
+    prefetch_rows(keys, j0 + kTile, tile.hi_max, dim);
+    tile_matmul<T, false>(key.count, tile.lanes, dim, k, dim, qt, kTile, st, kTile, false);
     for (int64_t c = 0; c < tile.lanes; c += kW) {
       if (scale.cap > 0) {
         for (int64_t j = 0; j < key.count; ++j) {
@@ -71,8 +73,9 @@ void forward_tile(const Attention<T>& a, const int32_t* documents, int64_t b, in
         }
       }
     }
-    tile_matmul<T, true>(dim, tile.lanes, key.count, values.at(key.begin), values.pitch, st, kTile,
-                         ot, kTile, true);
+    const T* v = pack_rows(values, key.begin, key.count, dim, kv);
+    prefetch_rows(values, j0 + kTile, tile.hi_max, dim);
+    tile_matmul<T, true>(dim, tile.lanes, key.count, v, dim, st, kTile, ot, kTile, true);
   }
   for (int64_t i = 0; i < tile.rows; ++i) {
     T* y = a.y + tile.offset(a, i, a.y_pitch);
@@ -89,10 +92,11 @@ void attend_cpu(const AttendArgs& args, strata::Stream) {
   const strata::AttendWorkspace size(args, sizeof(T));
   const int32_t* documents = find_documents(a, reinterpret_cast<int32_t*>(a.workspace));
   char* scratch = a.workspace + size.documents;
-  // Late tiles see most keys: they go first, so that the end is even.
+  // Head after head, so that its keys stay in the cache; late tiles see most keys and go first, so
+  // that the end is even.
 #pragma omp parallel for schedule(dynamic, 1) num_threads(a.threads) if (worth_forking(a))
   for (int64_t task = 0; task < heads * tiles; ++task) {
-    const int64_t head = task % heads, tile = tiles - 1 - task / heads;
+    const int64_t head = task / tiles, tile = tiles - 1 - task % tiles;
     forward_tile(a, documents, head / a.n_kv_heads, head % a.n_kv_heads, tile * kTile,
                  reinterpret_cast<T*>(scratch + omp_get_thread_num() * size.forward));
   }

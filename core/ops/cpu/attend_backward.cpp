@@ -18,6 +18,7 @@ struct BackwardScratch {
   T *qt, *dyt, *dqt;  // (head_dim, 64)
   T *q, *dy;          // (64, width)
   T *p, *ds;          // (64 keys, 64 rows)
+  T *k, *v;           // (64 keys, head_dim)
   T *lse, *delta;     // (64)
   T *dk, *dv;         // (keys, width)
   int64_t width;      // head_dim rounded up to 64 bytes
@@ -31,7 +32,9 @@ struct BackwardScratch {
     dy = q + kTile * width;
     p = dy + kTile * width;
     ds = p + kTile * kTile;
-    lse = ds + kTile * kTile;
+    k = ds + kTile * kTile;
+    v = k + kTile * head_dim;
+    lse = v + kTile * head_dim;
     delta = lse + kTile;
     dk = delta + kTile;
     dv = dk + keys * width;
@@ -130,13 +133,15 @@ void backward_tile(const Backward<T>& a, const RowTile<T>& tile, int64_t from, i
   const int64_t start = max_of(from, tile.lo_min / kTile * kTile);
   for (int64_t j0 = start; j0 < min_of(to, tile.hi_max); j0 += kTile) {
     const KeyTile<T> key(tile, j0);
-    const T* k = keys.at(key.begin);
-    const T* v = values.at(key.begin);
-    tile_matmul<T, false>(key.count, lanes, dim, k, keys.pitch, s.qt, kTile, s.p, kTile, false);
-    tile_matmul<T, false>(key.count, lanes, dim, v, values.pitch, s.dyt, kTile, s.ds, kTile, false);
+    const T* k = pack_rows(keys, key.begin, key.count, dim, s.k);
+    const T* v = pack_rows(values, key.begin, key.count, dim, s.v);
+    prefetch_rows(keys, j0 + kTile, min_of(to, tile.hi_max), dim);
+    prefetch_rows(values, j0 + kTile, min_of(to, tile.hi_max), dim);
+    tile_matmul<T, false>(key.count, lanes, dim, k, dim, s.qt, kTile, s.p, kTile, false);
+    tile_matmul<T, false>(key.count, lanes, dim, v, dim, s.dyt, kTile, s.ds, kTile, false);
     for (int64_t c = 0; c < lanes; c += kLanes<T>) score_gradient(a, tile, key, scale, c, s);
     if (want_dq) {
-      tile_matmul<T, true>(dim, lanes, key.count, k, keys.pitch, s.ds, kTile, s.dqt, kTile, true);
+      tile_matmul<T, true>(dim, lanes, key.count, k, dim, s.ds, kTile, s.dqt, kTile, true);
     }
     if (want_dkv) {
       const int64_t row = (key.begin - from) * s.width;

@@ -187,6 +187,32 @@ struct KeyTile {
   }
 };
 
+// The rows of a tile, packed: heads lie far apart in a row, and rows a power of two apart fall into
+// one set of the cache.
+template <class T>
+[[gnu::noinline]] const T* pack_rows(const Rows<T>& rows, int64_t begin, int64_t count, int64_t dim,
+                                     T* to) {
+  const T* from = rows.at(begin);
+  if (rows.pitch == dim) return from;
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t d = 0; d < dim; ++d) to[j * dim + d] = from[j * rows.pitch + d];
+  }
+  return to;
+}
+
+// Asks for the rows of the tile starting at j0, which is worked on later.
+template <class T>
+inline void prefetch_rows(const Rows<T>& rows, int64_t j0, int64_t end, int64_t dim) {
+  if (j0 >= end) return;
+  const T* from = rows.at(j0);
+  const int64_t count = min_of(kTile, end - j0);
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t d = 0; d < dim; d += 64 / int64_t(sizeof(T))) {
+      __builtin_prefetch(from + j * rows.pitch + d, 0, 2);
+    }
+  }
+}
+
 template <class T>
 inline Vec<T> mask_keys(const RowTile<T>& tile, int64_t lane, int64_t key, Vec<T> s, T masked) {
   const VecInt<T> j = VecInt<T>{} + LaneInt<T>(key);

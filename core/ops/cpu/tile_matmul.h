@@ -39,7 +39,7 @@ inline void tile_block(int64_t depth, const T* a, int64_t lda, const T* b, int64
 }
 
 template <class T, int kN, bool kTransA>
-inline void tile_columns(int64_t m, int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb,
+[[gnu::noinline]] void tile_columns(int64_t m, int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb,
                          T* c, int64_t ldc, bool accumulate) {
   constexpr int kM = kN == 4 ? 6 : (STRATA_VECTOR_BYTES == 64 ? 12 / kN + 2 : 8 / kN + 2);
   const int64_t step = kTransA ? 1 : lda;

@@ -46,7 +46,7 @@ inline void store(T* p, Vec<T> v) {
 }
 template <class T>
 inline Vec<T> splat(T a) {
-  return Vec<T>{} + a;
+  return a - Vec<T>{};  // folds to one broadcast; a sum with zero would not (-0.0)
 }
 template <class T>
 inline T sum_lanes(Vec<T> v) {
@@ -60,7 +60,7 @@ inline T sum_lanes(Vec<T> v) {
 
 template <class V, class T, int N>
 inline V horner(V x, const T (&c)[N]) {  // c[0] + c[1] x + ...
-  V y = V{} + c[N - 1];
+  V y = c[N - 1] - V{};
 #pragma GCC unroll 16
   for (int i = N - 2; i >= 0; --i) y = y * x + c[i];
   return y;
