@@ -57,7 +57,7 @@ STRATA_INLINE void store(T* p, Vec<T> v) {
 }
 template <class T>
 STRATA_INLINE Vec<T> splat(T x) {
-  return Vec<T>{} + x;
+  return x - Vec<T>{};  // folds to one broadcast; a sum with zero would not (-0.0)
 }
 
 // The first n elements (0 < n < lanes); the others are zero and are not touched in memory.

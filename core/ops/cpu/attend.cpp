@@ -3,6 +3,7 @@
 
 #include "core/ops/cpu/attend_tile.h"
 
+namespace strata {
 namespace {
 
 // One step of the online softmax on one vector of rows: scores to weights, in place.
@@ -54,16 +55,14 @@ void forward_tile(const Attention<T>& a, const int32_t* documents, int64_t b, in
     const T* k = pack_rows(keys, key.begin, key.count, dim, kv);
     prefetch_rows(keys, j0 + kTile, tile.hi_max, dim);
     tile_matmul<T, false>(key.count, tile.lanes, dim, k, dim, qt, kTile, st, kTile, false);
+    if (scale.cap > 0) tanh_scores(st, key.count, tile.lanes);
     for (int64_t c = 0; c < tile.lanes; c += kW) {
-      if (scale.cap > 0) {
-        for (int64_t j = 0; j < key.count; ++j) {
-          store<T>(st + j * kTile + c, scale.cap * tanh<T>(load<T>(st + j * kTile + c)));
-        }
-      }
-      if (key.masked) {
+      if (scale.cap > 0 || key.masked) {
         for (int64_t j = 0; j < key.count; ++j) {
           T* s = st + j * kTile + c;
-          store<T>(s, mask_keys(tile, c, key.begin + j, load<T>(s), T(-__builtin_inff())));
+          Vec<T> score = load<T>(s);
+          if (scale.cap > 0) score *= scale.cap;
+          store<T>(s, mask_keys(tile, c, key.begin + j, score, T(-__builtin_inff())));
         }
       }
       Vec<T> alpha;
@@ -86,10 +85,10 @@ void forward_tile(const Attention<T>& a, const int32_t* documents, int64_t b, in
 }
 
 template <class T>
-void attend_cpu(const AttendArgs& args, strata::Stream) {
+void attend_cpu(const AttendArgs& args, Stream) {
   const Attention<T> a(args);
   const int64_t tiles = row_tiles(a), heads = a.batch * a.n_kv_heads;
-  const strata::AttendWorkspace size(args, sizeof(T));
+  const AttendWorkspace size(args, sizeof(T));
   const int32_t* documents = find_documents(a, reinterpret_cast<int32_t*>(a.workspace));
   char* scratch = a.workspace + size.documents;
   // Head after head, so that its keys stay in the cache; late tiles see most keys and go first, so
@@ -105,3 +104,4 @@ void attend_cpu(const AttendArgs& args, strata::Stream) {
 STRATA_CPU_KERNEL("attend", AttendArgs, attend_cpu)
 
 }  // namespace
+}  // namespace strata

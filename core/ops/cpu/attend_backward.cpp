@@ -8,10 +8,8 @@
 
 #include "core/ops/cpu/attend_tile.h"
 
+namespace strata {
 namespace {
-
-using strata::AttendBackwardArgs;
-using strata::GradTarget;
 
 template <class T>
 struct BackwardScratch {
@@ -24,7 +22,7 @@ struct BackwardScratch {
   int64_t width;      // head_dim rounded up to 64 bytes
 
   BackwardScratch(T* at, int64_t head_dim, int64_t keys)
-      : width(strata::padded_width(head_dim, sizeof(T))) {
+      : width(padded_width(head_dim, sizeof(T))) {
     qt = at;
     dyt = qt + head_dim * kTile;
     dqt = dyt + head_dim * kTile;
@@ -105,9 +103,8 @@ void score_gradient(const Attention<T>& a, const RowTile<T>& tile, const KeyTile
     Vec<T> score = load<T>(pj);
     Vec<T> slope = splat(T(a.scale));
     if (scale.cap > 0) {
-      const Vec<T> t = tanh<T>(score);
-      slope *= T(1) - t * t;
-      score = scale.cap * t;
+      slope *= T(1) - score * score;
+      score *= scale.cap;
     }
     if (key.masked) {
       score = mask_keys(tile, lane, key.begin + j, score, T(-__builtin_inff()));
@@ -139,6 +136,7 @@ void backward_tile(const Backward<T>& a, const RowTile<T>& tile, int64_t from, i
     prefetch_rows(values, j0 + kTile, min_of(to, tile.hi_max), dim);
     tile_matmul<T, false>(key.count, lanes, dim, k, dim, s.qt, kTile, s.p, kTile, false);
     tile_matmul<T, false>(key.count, lanes, dim, v, dim, s.dyt, kTile, s.ds, kTile, false);
+    if (scale.cap > 0) tanh_scores(s.p, key.count, lanes);
     for (int64_t c = 0; c < lanes; c += kLanes<T>) score_gradient(a, tile, key, scale, c, s);
     if (want_dq) {
       tile_matmul<T, true>(dim, lanes, key.count, k, dim, s.ds, kTile, s.dqt, kTile, true);
@@ -177,9 +175,9 @@ void backward_keys(const Backward<T>& a, const int32_t* documents, int64_t b, in
 }
 
 template <class T>
-void attend_backward_cpu(const AttendBackwardArgs& args, strata::Stream) {
+void attend_backward_cpu(const AttendBackwardArgs& args, Stream) {
   const Backward<T> a(args);
-  const strata::AttendWorkspace size(args.forward, sizeof(T));
+  const AttendWorkspace size(args.forward, sizeof(T));
   const int32_t* documents = find_documents(a, reinterpret_cast<int32_t*>(a.workspace));
   char* scratch = a.workspace + size.documents;
   const int64_t heads = a.batch * a.n_kv_heads;
@@ -209,3 +207,4 @@ void attend_backward_cpu(const AttendBackwardArgs& args, strata::Stream) {
 STRATA_CPU_KERNEL("attend_backward", AttendBackwardArgs, attend_backward_cpu)
 
 }  // namespace
+}  // namespace strata

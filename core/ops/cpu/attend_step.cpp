@@ -9,15 +9,8 @@
 
 #include "core/ops/cpu/attend_tile.h"
 
+namespace strata {
 namespace {
-
-// The first n elements, zeros behind them.
-template <class T>
-inline Vec<T> load_part(const T* p, int64_t n) {
-  Vec<T> v{};
-  for (int64_t i = 0; i < n; ++i) v[i] = p[i];
-  return v;
-}
 
 // Lane i of the result is the sum of all lanes of v[i]. v has kLanes<T> entries and is destroyed.
 template <class T>
@@ -53,7 +46,7 @@ inline Vec<T> dot_keys(const T* q, const T* key, int64_t pitch, int64_t count, i
   }
   if (whole < dim) {
     const Vec<T> qd = load<T>(q + whole);
-    for (int j = 0; j < kW; ++j) acc[j] += qd * load_part<T>(row[j] + whole, dim - whole);
+    for (int j = 0; j < kW; ++j) acc[j] += qd * load_part<T>(row[j] + whole, int(dim - whole));
   }
   return sum_each<T>(acc);
 }
@@ -83,7 +76,7 @@ inline void add_values(T* sums, const T* p, const T* value, int64_t pitch, int64
 template <class T>
 void attend_run(const Attention<T>& a, int64_t b, int64_t from, int64_t to, T* scratch, T* out) {
   constexpr int kW = kLanes<T>;
-  const int64_t dim = a.head_dim, width = strata::padded_width(dim, sizeof(T));
+  const int64_t dim = a.head_dim, width = padded_width(dim, sizeof(T));
   const int64_t group = a.n_heads / a.n_kv_heads, step = width + 2;
   const ScoreScale<T> scale(a);
   T* q = scratch;                     // (n_heads, width), scaled
@@ -116,8 +109,7 @@ void attend_run(const Attention<T>& a, int64_t b, int64_t from, int64_t to, T* s
       T top = sums[width];
       for (int64_t j = count; j < round_up(count, kW); ++j) s[j] = T(-__builtin_inff());
       if (scale.cap > 0) {
-        for (int64_t j = 0; j < count; j += kW)
-          store<T>(s + j, scale.cap * tanh<T>(load<T>(s + j)));
+        for (int64_t j = 0; j < count; ++j) s[j] = scale.cap * simd::tanh(s[j]);
         for (int64_t j = count; j < round_up(count, kW); ++j) s[j] = T(-__builtin_inff());
       }
       for (int64_t j = 0; j < count; ++j) top = s[j] > top ? s[j] : top;
@@ -149,7 +141,7 @@ void attend_run(const Attention<T>& a, int64_t b, int64_t from, int64_t to, T* s
 template <class T>
 void join_runs(const Attention<T>& a, int64_t b, int64_t h, int64_t runs, int64_t run_pitch,
                const T* partial) {
-  const int64_t dim = a.head_dim, width = strata::padded_width(dim, sizeof(T));
+  const int64_t dim = a.head_dim, width = padded_width(dim, sizeof(T));
   T* y = a.y + b * a.y_pitch + h * dim;
   for (int64_t d = 0; d < dim; ++d) y[d] = T(0);
   T top = T(-1e30), total = T(0);
@@ -169,16 +161,16 @@ void join_runs(const Attention<T>& a, int64_t b, int64_t h, int64_t runs, int64_
 }
 
 template <class T>
-void attend_step_cpu(const AttendArgs& args, strata::Stream) {
+void attend_step_cpu(const AttendArgs& args, Stream) {
   const Attention<T> a(args);
-  const strata::AttendWorkspace size(args, sizeof(T));
-  const int64_t run_pitch = a.n_heads * (strata::padded_width(a.head_dim, sizeof(T)) + 2);
+  const AttendWorkspace size(args, sizeof(T));
+  const int64_t run_pitch = a.n_heads * (padded_width(a.head_dim, sizeof(T)) + 2);
   T* partial = reinterpret_cast<T*>(a.workspace);
   char* scratch = a.workspace + size.partial;
   // Keys of one run: whole pages, a number that depends on the sequence's own length only.
   const auto run_tokens = [&](int64_t lo, int64_t hi) {
     const int64_t n = hi - lo / kTile * kTile;
-    return max_of(strata::kAttendSplitTokens, round_up((n + size.splits - 1) / size.splits, kTile));
+    return max_of(kAttendSplitTokens, round_up((n + size.splits - 1) / size.splits, kTile));
   };
 #pragma omp parallel num_threads(a.threads) if (worth_forking(a))
   {
@@ -206,7 +198,7 @@ void attend_step_cpu(const AttendArgs& args, strata::Stream) {
 }
 
 template <class T>
-void append_pages_cpu(const strata::AppendPagesArgs& a, strata::Stream) {
+void append_pages_cpu(const AppendPagesArgs& a, Stream) {
   const int64_t batch = a.rows.shape[0], len = a.rows.shape[1];
   for (int64_t b = 0; b < batch; ++b) {
     for (int64_t t = 0; t < len; ++t) {
@@ -217,6 +209,7 @@ void append_pages_cpu(const strata::AppendPagesArgs& a, strata::Stream) {
 }
 
 STRATA_CPU_KERNEL("attend_step", AttendArgs, attend_step_cpu)
-STRATA_CPU_KERNEL("append_pages", strata::AppendPagesArgs, append_pages_cpu)
+STRATA_CPU_KERNEL("append_pages", AppendPagesArgs, append_pages_cpu)
 
 }  // namespace
+}  // namespace strata

@@ -1,20 +1,20 @@
 // One tile of attention, 64 query rows against 64 keys, with the query rows in the vector lanes:
 // scores are held as S^T (keys, rows), so that row maxima and sums need no shuffles, and keys and
 // values are read by broadcast straight from where they lie (tensor, wider row or page).
-// For kernel files only (internal linkage, see vector_math.h).
+// For kernel files only (internal linkage: one copy per instruction set).
 #pragma once
 
 #include "core/kernels/register.h"
+#include "core/kernels/simd.h"
 #include "core/ops/attend.h"
 #include "core/ops/attend_workspace.h"
+#include "core/ops/cpu/exp2.h"
 #include "core/ops/cpu/tile_matmul.h"
 
+namespace strata {
 namespace {
 
-using strata::AttendArgs;
-using strata::PagesRef;
-
-constexpr int64_t kTile = strata::kPageTokens;  // rows and keys of a tile; a tile of keys is a page
+constexpr int64_t kTile = kPageTokens;  // rows and keys of a tile; a tile of keys is a page
 
 template <class T>
 inline T min_of(T a, T b) {
@@ -119,7 +119,7 @@ inline void key_range(const Attention<T>& a, const int32_t* documents, int64_t b
 // Up to 64 query rows of one key-value head: row r is query r / group, head g * group + r % group.
 template <class T>
 struct RowTile {
-  alignas(STRATA_VECTOR_BYTES) LaneInt<T> lo[kTile], hi[kTile];
+  alignas(kVecBytes) LaneInt<T> lo[kTile], hi[kTile];
   int64_t b, g, first, rows, lanes;  // lanes: rows rounded up to whole vectors
   int64_t lo_min = INT64_MAX, lo_max = 0, hi_min = INT64_MAX, hi_max = 0;
   int64_t group;
@@ -213,6 +213,14 @@ inline void prefetch_rows(const Rows<T>& rows, int64_t j0, int64_t end, int64_t 
   }
 }
 
+// scores = tanh(scores), for the softcap.
+template <class T>
+inline void tanh_scores(T* st, int64_t keys, int64_t lanes) {
+  for (int64_t j = 0; j < keys; ++j) {
+    for (int64_t i = 0; i < lanes; ++i) st[j * kTile + i] = simd::tanh(st[j * kTile + i]);
+  }
+}
+
 template <class T>
 inline Vec<T> mask_keys(const RowTile<T>& tile, int64_t lane, int64_t key, Vec<T> s, T masked) {
   const VecInt<T> j = VecInt<T>{} + LaneInt<T>(key);
@@ -255,3 +263,4 @@ inline bool worth_forking(const Attention<T>& a) {
 }
 
 }  // namespace
+}  // namespace strata

@@ -1,9 +1,10 @@
 // Small matrix products inside one core's cache, C (m, n) (+)= A B, blocked in registers.
-// For kernel files only (internal linkage, see vector_math.h).
+// For kernel files only (internal linkage: one copy per instruction set).
 #pragma once
 
-#include "core/ops/cpu/vector_math.h"
+#include "core/kernels/vec.h"
 
+namespace strata {
 namespace {
 
 // kM rows by kN vectors of C stay in registers. Each element of C is one chain of fused
@@ -39,9 +40,9 @@ inline void tile_block(int64_t depth, const T* a, int64_t lda, const T* b, int64
 }
 
 template <class T, int kN, bool kTransA>
-[[gnu::noinline]] void tile_columns(int64_t m, int64_t depth, const T* a, int64_t lda, const T* b, int64_t ldb,
-                         T* c, int64_t ldc, bool accumulate) {
-  constexpr int kM = kN == 4 ? 6 : (STRATA_VECTOR_BYTES == 64 ? 12 / kN + 2 : 8 / kN + 2);
+[[gnu::noinline]] void tile_columns(int64_t m, int64_t depth, const T* a, int64_t lda, const T* b,
+                                    int64_t ldb, T* c, int64_t ldc, bool accumulate) {
+  constexpr int kM = kN == 4 ? 6 : (kVecBytes == 64 ? 12 / kN + 2 : 8 / kN + 2);
   const int64_t step = kTransA ? 1 : lda;
   int64_t i = 0;
   for (; i + kM <= m; i += kM) {
@@ -62,11 +63,11 @@ inline void tile_matmul(int64_t m, int64_t n, int64_t depth, const T* a, int64_t
                         int64_t ldb, T* c, int64_t ldc, bool accumulate) {
   constexpr int kW = kLanes<T>;
   int64_t j = 0;
-#if STRATA_VECTOR_BYTES == 64
-  for (; j + 4 * kW <= n; j += 4 * kW) {
-    tile_columns<T, 4, kTransA>(m, depth, a, lda, b + j, ldb, c + j, ldc, accumulate);
+  if constexpr (kVecBytes == 64) {  // 32 registers
+    for (; j + 4 * kW <= n; j += 4 * kW) {
+      tile_columns<T, 4, kTransA>(m, depth, a, lda, b + j, ldb, c + j, ldc, accumulate);
+    }
   }
-#endif
   for (; j + 2 * kW <= n; j += 2 * kW) {
     tile_columns<T, 2, kTransA>(m, depth, a, lda, b + j, ldb, c + j, ldc, accumulate);
   }
@@ -76,3 +77,4 @@ inline void tile_matmul(int64_t m, int64_t n, int64_t depth, const T* a, int64_t
 }
 
 }  // namespace
+}  // namespace strata
