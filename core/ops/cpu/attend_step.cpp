@@ -1,8 +1,9 @@
 // Attention for one new token per sequence over pages, and the append of new keys and values.
 //
 // A step reads every key and value once, so it is made to stream: tasks are runs of pages of one
-// sequence, keys are read token by token through all heads, with the head's elements in the vector
-// lanes. Each run leaves (maximum, sum, weighted values); a second pass joins the runs in order.
+// sequence, and the rows that come next are asked for while the present ones are worked on. All
+// query heads of a key-value head share each load; a head's elements are in the vector lanes. Each
+// run leaves (maximum, sum, weighted values); a second pass joins the runs in order.
 #include <omp.h>
 
 #include <cstring>
@@ -28,54 +29,115 @@ inline Vec<T> sum_each(Vec<T>* v) {
   return v[0];
 }
 
-// scores[j] = q . key j for kLanes<T> keys; rows behind `count` repeat the last one.
-template <class T>
-inline Vec<T> dot_keys(const T* q, const T* key, int64_t pitch, int64_t count, int64_t dim) {
-  constexpr int kW = kLanes<T>;
-  const int64_t whole = dim / kW * kW;
+// scores[h][j] = q[h] . key[j] for kHeads heads and the kLanes / kHeads keys from key on; keys
+// behind `count` repeat the last one. q rows are `width` apart, rows of scores 64.
+template <class T, int kHeads>
+inline void dot_block(const T* q, int64_t width, const T* key, int64_t pitch, int64_t count,
+                      int64_t dim, T* scores) {
+  constexpr int kW = kLanes<T>, kKeys = kW / kHeads;
   Vec<T> acc[kW];
-  const T* row[kW];
-  for (int j = 0; j < kW; ++j) {
-    acc[j] = Vec<T>{};
-    row[j] = key + min_of<int64_t>(j, count - 1) * pitch;
-  }
-  for (int64_t d = 0; d < whole; d += kW) {
-    const Vec<T> qd = load<T>(q + d);
+  const T* row[kKeys];
 #pragma GCC unroll 16
-    for (int j = 0; j < kW; ++j) acc[j] += qd * load<T>(row[j] + d);
-  }
-  if (whole < dim) {
-    const Vec<T> qd = load<T>(q + whole);
-    for (int j = 0; j < kW; ++j) acc[j] += qd * load_part<T>(row[j] + whole, int(dim - whole));
-  }
-  return sum_each<T>(acc);
-}
-
-// sums[d] += sum_j p[j] value[j][d]
-template <class T>
-inline void add_values(T* sums, const T* p, const T* value, int64_t pitch, int64_t count,
-                       int64_t dim) {
-  constexpr int kW = kLanes<T>;
+  for (int j = 0; j < kKeys; ++j) row[j] = key + min_of<int64_t>(j, count - 1) * pitch;
+#pragma GCC unroll 16
+  for (int i = 0; i < kW; ++i) acc[i] = Vec<T>{};
   int64_t d = 0;
   for (; d + kW <= dim; d += kW) {
-    Vec<T> s = load<T>(sums + d), t{};
-    int64_t j = 0;
-    for (; j + 2 <= count; j += 2) {
-      s += p[j] * load<T>(value + j * pitch + d);
-      t += p[j + 1] * load<T>(value + (j + 1) * pitch + d);
+    Vec<T> qd[kHeads];
+#pragma GCC unroll 4
+    for (int h = 0; h < kHeads; ++h) qd[h] = load<T>(q + h * width + d);
+#pragma GCC unroll 16
+    for (int j = 0; j < kKeys; ++j) {
+      const Vec<T> kd = load<T>(row[j] + d);
+#pragma GCC unroll 4
+      for (int h = 0; h < kHeads; ++h) acc[h * kKeys + j] += qd[h] * kd;
     }
-    if (j < count) s += p[j] * load<T>(value + j * pitch + d);
-    store<T>(sums + d, s + t);
   }
-  for (; d < dim; ++d) {
-    for (int64_t j = 0; j < count; ++j) sums[d] += p[j] * value[j * pitch + d];
+  if (d < dim) {
+#pragma GCC unroll 16
+    for (int j = 0; j < kKeys; ++j) {
+      const Vec<T> kd = load_part<T>(row[j] + d, int(dim - d));
+#pragma GCC unroll 4
+      for (int h = 0; h < kHeads; ++h) acc[h * kKeys + j] += load<T>(q + h * width + d) * kd;
+    }
+  }
+  T sums[kW];
+  store<T>(sums, sum_each<T>(acc));
+#pragma GCC unroll 4
+  for (int h = 0; h < kHeads; ++h) {
+    for (int j = 0; j < kKeys; ++j) scores[h * kTile + j] = sums[h * kKeys + j];
   }
 }
+
+// Scores of a block of keys for the `group` heads that share them.
+template <class T>
+void dot_heads(const T* q, int64_t group, int64_t width, const T* key, int64_t pitch, int64_t count,
+               int64_t dim, T* scores) {
+  const auto block = [&]<int kHeads>(int64_t h) {
+    constexpr int kKeys = kLanes<T> / kHeads;
+    for (int64_t j = 0; j < count; j += kKeys) {
+      dot_block<T, kHeads>(q + h * width, width, key + j * pitch, pitch, count - j, dim,
+                           scores + h * kTile + j);
+    }
+  };
+  int64_t h = 0;
+  if constexpr (kLanes<T> >= 4) {
+    for (; h + 4 <= group; h += 4) block.template operator()<4>(h);
+  }
+  for (; h + 2 <= group; h += 2) block.template operator()<2>(h);
+  for (; h < group; ++h) block.template operator()<1>(h);
+}
+
+// sums[h][d] += sum_j weights[h][j] value[j][d] for the heads that share the values.
+template <class T>
+void add_values(T* sums, int64_t step, const T* weights, int64_t group, const T* value,
+                int64_t pitch, int64_t count, int64_t dim) {
+  const int64_t whole = dim / kLanes<T> * kLanes<T>;
+  tile_matmul<T, false>(group, whole, count, weights, kTile, value, pitch, sums, step, true);
+  for (int64_t h = 0; h < group && whole < dim; ++h) {
+    for (int64_t j = 0; j < count; ++j) {
+      for (int64_t d = whole; d < dim; ++d) {
+        sums[h * step + d] += weights[h * kTile + j] * value[j * pitch + d];
+      }
+    }
+  }
+}
+
+// The scores of one page become weights; earlier sums are scaled to the new maximum.
+// sums: {width sums, maximum, divisor}. At most 63 scores behind `count` are overwritten.
+template <class T>
+void softmax_page(T* s, int64_t count, T cap, int64_t width, T* sums) {
+  constexpr int kW = kLanes<T>;
+  if (cap > 0) {
+    for (int64_t j = 0; j < count; ++j) s[j] = cap * simd::tanh(s[j]);
+  }
+  for (int64_t j = count; j < round_up(count, kW); ++j) s[j] = T(-__builtin_inff());
+  Vec<T> tops = splat(sums[width]);
+  for (int64_t j = 0; j < count; j += kW) {
+    const Vec<T> v = load<T>(s + j);
+    tops = v > tops ? v : tops;
+  }
+  T top = tops[0];
+  for (int i = 1; i < kW; ++i) top = tops[i] > top ? tops[i] : top;
+  const T alpha = exp2(splat<T>(sums[width] - top))[0];
+  Vec<T> sum{};
+  for (int64_t j = 0; j < count; j += kW) {
+    const Vec<T> p = exp2(load<T>(s + j) - top);
+    store<T>(s + j, p);
+    sum += p;
+  }
+  sums[width] = top;
+  sums[width + 1] = sums[width + 1] * alpha + sum_lanes<T>(sum);
+  if (alpha != T(1)) {
+    for (int64_t d = 0; d < width; ++d) sums[d] *= alpha;
+  }
+}
+
+constexpr int64_t kBlock = 16;  // tokens read side by side
 
 // Keys [from, to) of sequence b. out: per head {width sums, maximum, divisor}.
 template <class T>
 void attend_run(const Attention<T>& a, int64_t b, int64_t from, int64_t to, T* scratch, T* out) {
-  constexpr int kW = kLanes<T>;
   const int64_t dim = a.head_dim, width = padded_width(dim, sizeof(T));
   const int64_t group = a.n_heads / a.n_kv_heads, step = width + 2;
   const ScoreScale<T> scale(a);
@@ -96,42 +158,19 @@ void attend_run(const Attention<T>& a, int64_t b, int64_t from, int64_t to, T* s
     const Rows<T> values = rows_of(a.v, a.v_pitch, a.v_pages, a, b, 0);
     const T* k = keys.at(j0);
     const T* v = values.at(j0);
-    for (int64_t j = 0; j < count; j += kW) {
-      for (int64_t h = 0; h < a.n_heads; ++h) {
-        store<T>(scores + h * kTile + j,
-                 dot_keys<T>(q + h * width, k + j * keys.pitch + h / group * dim, keys.pitch,
-                             count - j, dim));
+    for (int64_t j = 0; j < count; j += kBlock) {
+      for (int64_t g = 0; g < a.n_kv_heads; ++g) {
+        dot_heads(q + g * group * width, group, width, k + j * keys.pitch + g * dim, keys.pitch,
+                  min_of(kBlock, count - j), dim, scores + g * group * kTile + j);
       }
     }
     for (int64_t h = 0; h < a.n_heads; ++h) {
-      T* s = scores + h * kTile;
-      T* sums = out + h * step;
-      T top = sums[width];
-      for (int64_t j = count; j < round_up(count, kW); ++j) s[j] = T(-__builtin_inff());
-      if (scale.cap > 0) {
-        for (int64_t j = 0; j < count; ++j) s[j] = scale.cap * simd::tanh(s[j]);
-        for (int64_t j = count; j < round_up(count, kW); ++j) s[j] = T(-__builtin_inff());
-      }
-      for (int64_t j = 0; j < count; ++j) top = s[j] > top ? s[j] : top;
-      const T alpha = exp2(splat<T>(sums[width] - top))[0];
-      Vec<T> sum{};
-      for (int64_t j = 0; j < count; j += kW) {
-        const Vec<T> p = exp2(load<T>(s + j) - top);
-        store<T>(s + j, p);
-        sum += p;
-      }
-      sums[width] = top;
-      sums[width + 1] = sums[width + 1] * alpha + sum_lanes<T>(sum);
-      if (alpha != T(1)) {
-        for (int64_t d = 0; d < width; ++d) sums[d] *= alpha;
-      }
+      softmax_page(scores + h * kTile, count, scale.cap, width, out + h * step);
     }
-    constexpr int64_t kBlock = 8;  // tokens read side by side
     for (int64_t j = 0; j < count; j += kBlock) {
-      for (int64_t h = 0; h < a.n_heads; ++h) {
-        add_values<T>(out + h * step, scores + h * kTile + j,
-                      v + j * values.pitch + h / group * dim, values.pitch,
-                      min_of(kBlock, count - j), dim);
+      for (int64_t g = 0; g < a.n_kv_heads; ++g) {
+        add_values(out + g * group * step, step, scores + g * group * kTile + j, group,
+                   v + j * values.pitch + g * dim, values.pitch, min_of(kBlock, count - j), dim);
       }
     }
   }
