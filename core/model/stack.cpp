@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/ops/arithmetic.h"
+#include "core/ops/shape.h"
 #include "core/ops/linear.h"
 #include "core/ops/residual_add.h"
 #include "core/ops/rms_norm.h"
@@ -195,7 +196,7 @@ static Tensor block_input(Context& cx, CallState& call, const StackBlock& block,
     begin = end + 1;
     Tensor part = h;
     if (name != "h") part = BlockPass(cx, call, -1, block.place).fetch(name);
-    x = x ? add(cx, x, part) : part;
+    x = x ? concat(cx, {x, part}) : part;
   }
   return block.wiring.in_scale == 1 ? x : scale(cx, x, block.wiring.in_scale);
 }

@@ -84,7 +84,7 @@ TEST_CASE("model gradients: shared weights, branches, wiring, tied embeddings, m
   check_gradients(config_for("-@A-@A-@A"));
   check_gradients(config_for("-@{A,B}r-@{A,B}-@{A,B}"), {"block"});
   check_gradients(config_for("[-&r-:sum]-[-&-:mean]"));
-  check_gradients(config_for("-(-r){residual=none, out=linear, to=next}@{A,B}-"));
+  check_gradients(config_for("-(-r){in=h+embed, residual=none, out=linear, to=next}@{A,B}-"));
   check_gradients(config_for("-(--){residual=none}-{out_scale=0.5, in_scale=2}"), {"block"});
   Config c = config_for("--");
   c.model.tie_embeddings = true;
