@@ -1,0 +1,131 @@
+#include "experiments/evaluate/check_golden.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iomanip>
+#include <ostream>
+#include <sstream>
+
+#include "core/io/json.h"
+#include "experiments/evaluate/golden_checks.h"
+
+namespace strata {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+bool is_model(const fs::path& folder) {
+  return fs::exists(folder / "golden.safetensors") && fs::exists(folder / "config.json");
+}
+bool is_adapter(const fs::path& folder) { return fs::exists(folder / "adapter_config.json"); }
+bool is_ops(const fs::path& folder) {
+  return !golden::op_names(folder.string()).empty() && !fs::exists(folder / "golden.safetensors");
+}
+bool is_golden(const fs::path& folder) {
+  return is_model(folder) || is_adapter(folder) || is_ops(folder);
+}
+
+// The folder itself, or the golden folders in it.
+std::vector<std::string> expand(const std::string& folder) {
+  if (!fs::is_directory(folder)) throw Error(folder + ": there is no such folder");
+  if (is_golden(folder)) return {folder};
+  std::vector<std::string> inner;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.is_directory() && is_golden(entry.path())) inner.push_back(entry.path().string());
+  }
+  if (inner.empty()) {
+    throw Error(folder +
+                ": expected config.json and golden.safetensors, or operators "
+                "NAME.safetensors with NAME.json, here or in its folders");
+  }
+  std::sort(inner.begin(), inner.end());
+  return inner;
+}
+
+const char* word(GoldenStatus status) {
+  return status == GoldenStatus::ok ? "ok" : status == GoldenStatus::failed ? "FAILED" : "skipped";
+}
+
+std::string scientific(double value) {
+  if (!std::isfinite(value)) return "not a number";
+  std::ostringstream text;
+  text << std::scientific << std::setprecision(1) << value;
+  return text.str();
+}
+
+void print(const GoldenReport& report, std::ostream& out) {
+  out << report.folder << '\n';
+  for (const GoldenRow& row : report.rows) {
+    out << "  " << std::left << std::setw(34) << row.name;
+    if (row.status == GoldenStatus::skipped) {
+      out << " skipped: " << row.note << '\n';
+      continue;
+    }
+    out << " error " << std::setw(8) << scientific(row.error) << "  tolerance " << std::setw(8)
+        << scientific(row.tolerance) << "  " << std::setw(6) << word(row.status);
+    if (!row.note.empty()) out << "  " << row.note;
+    out << '\n';
+  }
+}
+
+Json json_of(const GoldenReport& report) {
+  Json rows = Json::array();
+  for (const GoldenRow& row : report.rows) {
+    Json json = Json::object();
+    json.set("name", row.name).set("status", word(row.status));
+    if (row.status != GoldenStatus::skipped) {
+      json.set("error", std::isfinite(row.error) ? Json(row.error) : Json());
+      json.set("tolerance", row.tolerance);
+    }
+    if (!row.note.empty()) json.set("note", row.note);
+    rows.push(std::move(json));
+  }
+  return Json::object().set("folder", report.folder).set("rows", std::move(rows));
+}
+
+}  // namespace
+
+int GoldenReport::count(GoldenStatus status) const {
+  return int(std::count_if(rows.begin(), rows.end(),
+                           [&](const GoldenRow& row) { return row.status == status; }));
+}
+
+GoldenReport check_golden(const std::string& folder, LayerFactory& factory) {
+  if (is_model(folder)) return {folder, golden::check_model(folder, factory)};
+  if (is_adapter(folder)) return {folder, {golden::skipped("adapter", "needs LoRA adapters")}};
+  if (is_ops(folder)) return {folder, golden::check_ops(folder, factory)};
+  throw Error(folder + ": expected config.json and golden.safetensors, or operators");
+}
+
+int run_check_golden(const std::vector<std::string>& folders, LayerFactory& factory,
+                     const GoldenOptions& options, std::ostream& out) {
+  std::vector<std::string> all;
+  for (const std::string& folder : folders) {
+    for (const std::string& inner : expand(folder)) all.push_back(inner);
+  }
+  int passed = 0, failed = 0, skipped = 0;
+  Json reports = Json::array();
+  for (const std::string& folder : all) {
+    const GoldenReport report = check_golden(folder, factory);
+    passed += report.count(GoldenStatus::ok);
+    failed += report.count(GoldenStatus::failed);
+    skipped += report.count(GoldenStatus::skipped);
+    if (options.json) {
+      reports.push(json_of(report));
+    } else {
+      print(report, out);
+    }
+  }
+  if (options.json) {
+    Json json = Json::object();
+    json.set("folders", std::move(reports)).set("passed", passed);
+    out << json.set("failed", failed).set("skipped", skipped).dump(1) << '\n';
+  } else {
+    out << passed << " passed, " << failed << " failed, " << skipped << " skipped\n";
+  }
+  return failed > 0 || (options.strict && skipped > 0) ? 1 : 0;
+}
+
+}  // namespace strata

@@ -1,0 +1,91 @@
+// Golden checks of a folder of operators.
+#include <algorithm>
+#include <filesystem>
+
+#include "core/ops/named_op.h"
+#include "experiments/evaluate/golden_checks.h"
+#include "experiments/evaluate/op_checks.h"
+
+namespace strata::golden {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+struct OpCheck {
+  const char* name;
+  void (*run)(OpCase&);
+  const char* symbol = "";    // the plugin that must be loaded first, by its symbol
+  const char* named_op = "";  // the operation that it brings
+  bool is_scan = false;
+};
+
+constexpr OpCheck kChecks[] = {
+    {"activations", check_activations},
+    {"norms", check_norms},
+    {"attention", check_attention},
+    {"causal_conv1d", check_causal_conv1d},
+    {"cross_entropy", check_cross_entropy},
+    {"adamw", check_adamw},
+    {"ssd_scan", check_ssd_scan, "M", "ssd_scan", true},
+};
+
+const OpCheck* find_check(const std::string& name) {
+  for (const OpCheck& check : kChecks) {
+    if (name == check.name) return &check;
+  }
+  return nullptr;
+}
+
+// Why an operator cannot be checked; "" if it can.
+std::string lacking(const OpCheck* check, const std::string& name, LayerFactory& factory) {
+  if (!check) return "needs operator " + name;
+  if (!*check->named_op) return "";
+  try {
+    factory.name_of(check->symbol);  // loads the plugin
+  } catch (const Error&) {
+  }
+  return find_named_op(check->named_op) ? "" : "needs operator " + name;
+}
+
+}  // namespace
+
+std::vector<std::string> op_names(const std::string& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const fs::path about = fs::path(entry.path()).replace_extension(".json");
+    if (fs::exists(about)) names.push_back(entry.path().stem().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<GoldenRow> check_ops(const std::string& folder, LayerFactory& factory) {
+  std::vector<GoldenRow> rows;
+  for (const std::string& file_name : op_names(folder)) {
+    const std::string path = folder + "/" + file_name;
+    std::string name = file_name;
+    try {
+      const Json about = read_json(path + ".json");
+      name = about.at("op", path + ".json").as_string(path + ".json: op");
+      const OpCheck* check = find_check(name);
+      if (const std::string reason = lacking(check, name, factory); !reason.empty()) {
+        rows.push_back(skipped(name, reason));
+        continue;
+      }
+      const Safetensors file(path + ".safetensors");
+      for (const DType dtype : {DType::f32, DType::f64}) {
+        OpCase c(file, about, dtype, factory);
+        check->run(c);
+        for (GoldenRow& row : c.rows(name, check->is_scan)) rows.push_back(std::move(row));
+      }
+    } catch (const Error& error) {
+      rows.push_back(failed(name, error.what()));
+    }
+  }
+  return rows;
+}
+
+}  // namespace strata::golden

@@ -1,0 +1,48 @@
+// Helpers of the golden checks: stored values and the rows that compare with them.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/contract/tensor.h"
+#include "core/io/safetensors.h"
+#include "experiments/evaluate/check_golden.h"
+
+namespace strata::golden {
+
+// Elements [begin, begin + count) of the last-but-one axes are picked by the callers; values come
+// as doubles, whatever is stored.
+struct Values {
+  std::vector<double> data;
+  std::vector<int64_t> shape;
+  double largest() const;  // of the absolute values
+};
+
+Values load(const Safetensors& file, const std::string& name);
+
+// The elements of a tensor of any pitch (f32, f64, i32, i64), in order.
+std::vector<double> read_tensor(const Tensor& tensor);
+
+// The largest |a - b|; infinite if one is not a number or the counts differ.
+double largest_difference(const std::vector<double>& a, const std::vector<double>& b);
+
+// Collects the worst of several comparisons into one row.
+class Worst {
+ public:
+  // `error` is in the unit of the row's tolerance.
+  void add(double error, const std::string& what);
+  GoldenRow row(const std::string& name, double tolerance) const;
+  bool empty() const { return count_ == 0; }
+
+ private:
+  double error_ = -1;
+  std::string what_;
+  int count_ = 0;
+};
+
+GoldenRow row_of(const std::string& name, double error, double tolerance, std::string note = "");
+GoldenRow skipped(const std::string& name, std::string reason);
+GoldenRow failed(const std::string& name, std::string reason);
+
+}  // namespace strata::golden

@@ -1,0 +1,266 @@
+#include "experiments/evaluate/op_checks.h"
+
+#include <cmath>
+
+#include "core/ops/activation.h"
+#include "core/ops/attend.h"
+#include "core/ops/causal_conv1d.h"
+#include "core/ops/lm_head_loss.h"
+#include "core/ops/named_op.h"
+#include "core/ops/rms_norm.h"
+#include "core/train/adamw.h"
+
+namespace strata::golden {
+
+namespace {
+
+// The number that follows `word` in a text of the description: "causal, scale 0.07".
+double number_after(const Json& about, const std::string& variant, const std::string& word) {
+  const std::string& text =
+      about.at("variants", "variants").at(variant, "variants").as_string("variants");
+  const size_t at = text.find(word);
+  if (at == std::string::npos) throw Error("the description of " + variant + " has no " + word);
+  return std::stod(text.substr(at + word.size()));
+}
+
+Shape merged_heads(const Tensor& x) { return {x.shape[0], x.shape[1], x.shape[2] * x.shape[3]}; }
+
+}  // namespace
+
+void check_activations(OpCase& c) {
+  for (const char* name : {"silu", "relu2", "gelu", "gelu_tanh", "softplus", "sigmoid"}) {
+    const std::string prefix = std::string(name) + ".";
+    if (!c.has(prefix + "y")) continue;
+    c.begin(prefix);
+    c.output("y", activation(c.cx(), c.in("x"), activation_of(name, "golden")));
+    c.gradients();
+  }
+}
+
+void check_norms(OpCase& c) {
+  const double eps = c.about().at("eps", "norms").as_double("norms: eps");
+  for (const bool one_plus : {false, true}) {
+    const std::string rms = one_plus ? "rmsnorm_one_plus." : "rmsnorm.";
+    c.begin(rms);
+    RmsNormOptions options;
+    options.eps = eps;
+    options.weight_plus_one = one_plus;
+    c.output("y", rms_norm(c.cx(), c.in("x"), c.in("weight"), options));
+    c.gradients();
+    c.begin(one_plus ? "layernorm1p." : "layernorm.");
+    LayerNormOptions layer{eps, one_plus};
+    c.output("y", layer_norm(c.cx(), c.in("x"), c.in("weight"), c.in("bias"), layer));
+    c.gradients();
+  }
+  for (const bool norm_first : {false, true}) {
+    for (int64_t group = 1; group <= 65536; ++group) {
+      const std::string prefix = std::string(norm_first ? "norm_then_gate" : "gate_then_norm") +
+                                 ".group" + std::to_string(group) + ".";
+      if (!c.has(prefix + "y")) continue;
+      c.begin(prefix);
+      RmsNormOptions options;
+      options.eps = eps;
+      options.group = group;
+      c.output("y",
+               gated_rms_norm(c.cx(), c.in("x"), c.in("z"), c.in("weight"), options, norm_first));
+      c.gradients();
+    }
+  }
+}
+
+void check_attention(OpCase& c) {
+  for (const std::string variant : {"", "scale.", "window.", "tail."}) {
+    if (!c.has(variant + "y")) continue;
+    c.begin(variant);
+    const Tensor q4 = c.constant("in.q"), k4 = c.constant("in.k");
+    const int64_t batch = q4.shape[0], kv_len = k4.shape[1], width = q4.shape[2] * q4.shape[3];
+    AttendOptions options;
+    options.n_heads = q4.shape[2];
+    options.n_kv_heads = k4.shape[2];
+    options.head_dim = q4.shape[3];
+    if (variant == "scale.") options.scale = number_after(c.about(), variant, "scale ");
+    if (variant == "window.") {
+      options.window = int64_t(number_after(c.about(), variant, "itself and the ")) + 1;
+    }
+    const Tensor k = c.in("k", Layout::same, merged_heads(k4));
+    const Tensor v = c.in("v", Layout::same, merged_heads(k4));
+    if (variant != "tail.") {
+      const Tensor q = c.in("q", Layout::same, merged_heads(q4));
+      c.output("y", attend(c.cx(), q, k, v, options, Tensor{}));
+      c.gradients();
+      continue;
+    }
+    // Only the last queries: a variable of their own, whose gradient is padded with zeros.
+    const int64_t last = c.constant(variant + "y").shape[1];
+    Tensor tail = c.cx().track(c.cx().alloc({batch, last, width}));
+    const std::vector<double> all = read_tensor(q4);
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t i = 0; i < last * width; ++i) {
+        const double x = all[size_t(((b + 1) * kv_len - last) * width + i)];
+        if (tail.dtype == DType::f64) {
+          tail.ptr<double>()[b * last * width + i] = x;
+        } else {
+          tail.ptr<float>()[b * last * width + i] = float(x);
+        }
+      }
+    }
+    c.output("y", attend(c.cx(), tail, k, v, options, Tensor{}));
+    c.gradients();
+    const std::vector<double> part = read_tensor(c.cx().grad(tail));
+    std::vector<double> padded(all.size(), 0.0);
+    for (int64_t b = 0; b < batch; ++b) {
+      std::copy(part.begin() + b * last * width, part.begin() + (b + 1) * last * width,
+                padded.begin() + ((b + 1) * kv_len - last) * width);
+    }
+    c.gradient("q", padded);
+  }
+}
+
+void check_causal_conv1d(OpCase& c) {
+  for (const std::string variant : {"", "linear_nobias.", "stateful."}) {
+    if (!c.has(variant + "y")) continue;
+    const bool is_stateful = variant == "stateful.", is_linear = variant == "linear_nobias.";
+    c.begin(variant);
+    const Tensor x = c.in("x", Layout::swapped), weight = c.in("weight");
+    const Tensor bias = is_linear ? Tensor{} : c.in("bias");
+    CausalConv1dOptions options;
+    options.silu = !is_linear;
+    if (is_stateful) options.initial = c.in("initial_state", Layout::swapped);
+    OpPass training(x.shape[0]);
+    c.output("y", causal_conv1d(c.cx(), x, weight, bias, training, options), Layout::swapped);
+    c.gradients();
+    // Again as a prefill, which carries the state.
+    c.begin(variant);
+    c.cx().set_recording(false);
+    OpPass prefill(x.shape[0], Mode::prefill);
+    if (is_stateful) {
+      const Tensor initial = c.constant("in.initial_state", Layout::swapped);
+      prefill.set_state("conv", read_tensor(initial), initial.dtype);
+    }
+    const Tensor y =
+        causal_conv1d(c.cx(), c.constant("in.x", Layout::swapped), c.constant("in.weight"),
+                      is_linear ? Tensor{} : c.constant("in.bias"), prefill, {.silu = !is_linear});
+    c.output("y", y, Layout::swapped);
+    if (!c.has(variant + "final_state")) continue;
+    const Tensor stored = c.constant(variant + "final_state");      // (batch, channels, kernel - 1)
+    const std::vector<double> ours = prefill.state_values("conv");  // (batch, kernel - 1, channels)
+    const int64_t channels = stored.shape[1], kept = stored.shape[2];
+    std::vector<double> got;
+    for (int64_t b = 0; b < stored.shape[0]; ++b) {
+      for (int64_t ch = 0; ch < channels; ++ch) {
+        for (int64_t t = 0; t < kept; ++t) {
+          got.push_back(ours.at(size_t((b * kept + t) * channels + ch)));
+        }
+      }
+    }
+    c.compare(variant + "final_state", got);
+  }
+}
+
+// Through the loss of the LM head with the identity as its weight, so that h is the logits.
+void check_cross_entropy(OpCase& c) {
+  c.begin("");
+  const Tensor logits = c.in("logits");
+  const int64_t batch = logits.shape[0], length = logits.shape[1], vocab = logits.shape[2];
+  const Tensor given = c.integers("in.labels");
+  const Tensor labels = c.cx().alloc({batch, length}, DType::i32);
+  int64_t count = 0;
+  for (int64_t i = 0; i < batch * length; ++i) {
+    const int32_t next = (i + 1) % length ? given.ptr<int32_t>()[i + 1] : kNoLabel;
+    labels.ptr<int32_t>()[i] = next;
+    count += next != kNoLabel;
+  }
+  const Tensor identity = c.cx().alloc({vocab, vocab});
+  for (int64_t i = 0; i < vocab * vocab; ++i) {
+    const bool one = i % (vocab + 1) == 0;
+    if (identity.dtype == DType::f64) {
+      identity.ptr<double>()[i] = one;
+    } else {
+      identity.ptr<float>()[i] = float(one);
+    }
+  }
+  const Tensor inverse = c.cx().alloc({1}, DType::f64);
+  *inverse.ptr<double>() = 1 / double(count);
+  const LmHeadLoss loss = lm_head_loss(c.cx(), logits, identity, labels, inverse);
+  c.compare("loss", {*loss.loss.ptr<double>() / double(count)});
+  c.gradients();
+}
+
+void check_adamw(OpCase& c) {
+  const Json& about = c.about();
+  const auto& betas = about.at("betas", "adamw").as_array("adamw: betas");
+  const double decay = about.at("weight_decay", "adamw").at("w", "adamw").as_double("adamw");
+  c.begin("");
+  c.cx().set_recording(false);
+  const DType dtype = c.cx().dtype();
+  const auto assign = [&](const Tensor& to, const std::string& stored) {
+    const Tensor from = c.constant(stored);
+    std::copy_n(static_cast<const char*>(from.data), from.bytes(), static_cast<char*>(to.data));
+  };
+  // The rule decays matrices and leaves vectors alone, as the stored run does.
+  ParamStore params;
+  for (const char* name : {"w", "b"}) {
+    params.declare(name, c.constant(std::string("in.") + name).shape);
+  }
+  params.allocate(dtype, true, false);
+  for (const NamedParam& p : params.all()) assign(p.slot->value, "in." + p.name);
+  AdamW optimizer(params, {.beta1 = betas.at(0).as_double("beta"),
+                           .beta2 = betas.at(1).as_double("beta"),
+                           .eps = about.at("eps", "adamw").as_double("adamw: eps"),
+                           .weight_decay = decay});
+  const int64_t steps = about.at("steps", "adamw").as_int("adamw: steps");
+  for (int64_t s = 1; s <= steps; ++s) {
+    const std::string step = "step" + std::to_string(s) + ".";
+    for (const NamedParam& p : params.all()) assign(p.slot->grad, step + "grad." + p.name);
+    optimizer.step(c.cx(), about.at("lr", "adamw").as_double("adamw: lr"), 1);
+    for (const NamedParam& p : params.all()) c.compare(step + p.name, read_tensor(p.slot->value));
+    for (const AdamW::Moments& m : optimizer.moments()) {
+      c.compare(step + "exp_avg." + m.name, read_tensor(m.m));
+      c.compare(step + "exp_avg_sq." + m.name, read_tensor(m.v));
+    }
+  }
+  if (!c.has("clip.norm")) return;
+  ParamStore clipped;
+  for (const char* name : {"0", "1"}) {
+    clipped.declare(name, c.constant(std::string("clip.in.") + name).shape);
+  }
+  clipped.allocate(dtype, true, false);
+  for (const NamedParam& p : clipped.all()) assign(p.slot->grad, "clip.in." + p.name);
+  AdamW clip(clipped, {});
+  const double norm = clip.grad_norm(c.cx());
+  c.compare("clip.norm", {norm});
+  const double factor = clip_factor(norm, about.at("clip_max_norm", "adamw").as_double("adamw"));
+  for (const NamedParam& p : clipped.all()) {
+    std::vector<double> grad = read_tensor(p.slot->grad);
+    for (double& g : grad) g *= factor;
+    c.compare("clip.out." + p.name, grad);
+  }
+}
+
+void check_ssd_scan(OpCase& c) {
+  const NamedOp scan = find_named_op("ssd_scan");
+  for (const std::string variant : {"", "zero_state.", "clamped."}) {
+    if (!c.has(variant + "y")) continue;
+    // The result must not depend on how the sequence is cut into chunks.
+    for (const int64_t chunk : {int64_t{1}, int64_t{3}, int64_t{8}, int64_t{64}}) {
+      c.begin(variant);
+      NamedCall call{c.cx(), {}, {}, {}};
+      for (const char* name : {"x", "dt_raw", "B", "C", "A_log", "D", "dt_bias"}) {
+        call.in[name] = c.in(name);
+      }
+      if (variant != "zero_state.") call.in["initial_state"] = c.in("initial_state");
+      call.options["chunk_size"] = chunk;
+      if (variant == "clamped.") {
+        const auto& limits = c.about().at("clamp_limits", "ssd_scan").as_array("clamp_limits");
+        call.options["dt_limit_min"] = limits.at(0).as_double("clamp_limits");
+        call.options["dt_limit_max"] = limits.at(1).as_double("clamp_limits");
+      }
+      scan(call);
+      c.output("y", call.out.at("y"));
+      c.output("final_state", call.out.at("final_state"));
+      c.gradients();
+    }
+  }
+}
+
+}  // namespace strata::golden

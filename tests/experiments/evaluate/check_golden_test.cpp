@@ -1,0 +1,114 @@
+#include "experiments/evaluate/check_golden.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+
+#include "core/io/file.h"
+#include "core/io/json.h"
+#include "core/io/safetensors.h"
+#include "tests/support/error_text.h"
+#include "tests/support/temp_folder.h"
+
+using namespace strata;
+using strata::test::error_text;
+using strata::test::TempFolder;
+
+namespace {
+
+const std::string kGolden = STRATA_SOURCE_DIR "/tests/golden/";
+
+// Knows no layer.
+class NoLayers final : public LayerFactory {
+ public:
+  std::unique_ptr<Layer> create(const std::string& symbol, const LayerConfig&) override {
+    throw Error("there is no layer " + symbol);
+  }
+  std::string name_of(const std::string& symbol) override {
+    throw Error("there is no layer " + symbol);
+  }
+  Options preset(const std::string&) override { return {}; }
+  uint32_t own_hooks(const std::string&) override { return 0; }
+};
+
+std::string text_of(const GoldenReport& report) {
+  std::string text;
+  for (const GoldenRow& row : report.rows) {
+    if (row.status == GoldenStatus::ok) continue;
+    text += row.name + ": " + std::to_string(row.error) + " " + row.note + "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+TEST_CASE("check-golden: the operators of core pass") {
+  NoLayers layers;
+  const GoldenReport report = check_golden(kGolden + "ops", layers);
+  INFO(text_of(report));
+  CHECK(report.count(GoldenStatus::failed) == 0);
+  CHECK(report.count(GoldenStatus::ok) >= 20);
+}
+
+TEST_CASE("check-golden: what is missing is skipped and strict counts it") {
+  NoLayers layers;
+  std::ostringstream out;
+  CHECK(run_check_golden({kGolden + "mamba2"}, layers, {}, out) == 0);
+  CHECK(out.str().find("skipped: needs plugin mamba2\n") != std::string::npos);
+  CHECK(out.str().ends_with("\n0 passed, 0 failed, 1 skipped\n"));
+  std::ostringstream strict;
+  CHECK(run_check_golden({kGolden + "mamba2"}, layers, {.strict = true}, strict) == 1);
+
+  const TempFolder folder;
+  std::filesystem::create_directory(folder / "jamba");
+  folder.write("jamba/config.json", "{\"model_type\": \"jamba\"}");
+  folder.write("jamba/golden.safetensors", "");
+  std::ostringstream json;
+  CHECK(run_check_golden({folder.path()}, layers, {.json = true}, json) == 0);
+  const Json report = parse_json(json.str(), "report");
+  CHECK(report.at("skipped", "r").as_int("r") == 1);
+  const Json& row = report.at("folders", "r").as_array("r")[0].at("rows", "r").as_array("r")[0];
+  CHECK(row.at("note", "r").as_string("r") == "needs plugin mamba1");
+}
+
+TEST_CASE("check-golden: a broken folder is a failed row or one sentence") {
+  NoLayers layers;
+  const TempFolder folder;
+  CHECK(error_text([&] { check_golden(folder.path(), layers); }).find("expected config.json") !=
+        std::string::npos);
+  std::ostringstream out;
+  CHECK(error_text([&] {
+          run_check_golden({folder / "none"}, layers, {}, out);
+        }).ends_with("there is no such folder"));
+  folder.write("config.json", "{\"model_type\": ");
+  folder.write("golden.safetensors", "");
+  const GoldenReport report = check_golden(folder.path(), layers);
+  CHECK(report.count(GoldenStatus::failed) == 1);
+  CHECK(report.rows[0].note.find("expected a value, got the end of the file") != std::string::npos);
+}
+
+TEST_CASE("check-golden: a wrong reference value fails its row") {
+  NoLayers layers;
+  const TempFolder folder;
+  const Safetensors file(kGolden + "ops/activations.safetensors");
+  std::vector<StoredTensor> tensors = file.tensors();
+  std::vector<double> wrong;
+  for (StoredTensor& tensor : tensors) {
+    if (tensor.name != "gelu.y") continue;
+    wrong = values_of(tensor);
+    wrong[7] += 1e-3;
+    tensor.data = wrong.data();
+  }
+  write_safetensors(folder / "activations.safetensors", tensors);
+  folder.write("activations.json", read_file(kGolden + "ops/activations.json"));
+  const GoldenReport report = check_golden(folder.path(), layers);
+  REQUIRE(report.rows.size() == 4);
+  CHECK(report.rows[0].status == GoldenStatus::failed);
+  CHECK(report.rows[0].note == "worst of 6: gelu.y");
+  CHECK(report.rows[1].status == GoldenStatus::ok);
+  wrong[7] = NAN;
+  write_safetensors(folder / "activations.safetensors", tensors);
+  CHECK(check_golden(folder.path(), layers).rows[0].status == GoldenStatus::failed);
+}
