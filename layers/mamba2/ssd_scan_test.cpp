@@ -256,6 +256,32 @@ TEST_CASE(
     CHECK(std::isfinite(largest(values(t->grad))));
 }
 
+TEST_CASE("ssd_scan: gradients are added where that is asked, and left alone where unwanted") {
+  Problem p(DType::f64, 2, 40, shape_of(8, 3, 1, 5, 16));
+  SsdScanBackwardArgs g = p.backward();
+  p.run(g);
+  GradTarget* targets[] = {&g.dx,     &g.ddt, &g.db,       &g.dc,
+                           &g.da_log, &g.dd,  &g.ddt_bias, &g.dinitial_state};
+  std::vector<std::vector<double>> once;
+  for (GradTarget* t : targets) {
+    once.push_back(values(t->grad));
+    t->accumulate = true;
+  }
+  p.run(g);
+  for (size_t n = 0; n < once.size(); ++n) {
+    const auto twice = values(targets[n]->grad);
+    for (size_t i = 0; i < twice.size(); ++i)
+      CHECK(twice[i] == doctest::Approx(2 * once[n][i]).epsilon(1e-12));
+  }
+  for (size_t n = 0; n < once.size(); ++n) {
+    const auto before = values(targets[n]->grad);
+    targets[n]->wanted = false;
+    p.run(g);
+    CHECK(values(targets[n]->grad) == before);
+    targets[n]->wanted = true;
+  }
+}
+
 TEST_CASE("ssd_scan: the number of threads changes no bit") {
   const int before = omp_get_max_threads();
   std::vector<std::vector<double>> first;
