@@ -82,6 +82,7 @@ int parse_and_run(const std::vector<std::string>& words) {
   app.add_flag("--json", session.json, "print the result as JSON");
   app.add_flag("--quiet", session.quiet, "print results and errors only");
 
+  add_run_command(app, session);
   add_ablate_command(app, session);
   add_help_command(app, session);
   add_init_command(app, session);

@@ -27,6 +27,7 @@ enum ExitCode { kDone = 0, kFailed = 1, kBadInput = 2, kNoResources = 3 };
 // Runs one command line. Every mistake becomes one sentence on stderr; nothing is thrown.
 int run_cli(int argc, const char* const* argv);
 
+void add_run_command(CLI::App& app, Session& session);
 void add_ablate_command(CLI::App& app, Session& session);
 void add_help_command(CLI::App& app, Session& session);
 void add_init_command(CLI::App& app, Session& session);

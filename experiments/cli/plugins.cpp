@@ -40,6 +40,18 @@ std::vector<std::string> plugin_arguments(const Session& session) {
   return out;
 }
 
+std::vector<PluginRecord> plugins_of(const std::string& pattern, Registry& plugins) {
+  std::vector<PluginRecord> out;
+  for_each_layer(expand_pattern(pattern), [&](const BlockSpec& block) {
+    const PluginFile& file = plugins.find(block.symbol);
+    for (const PluginRecord& known : out) {
+      if (known.name == file.name) return;
+    }
+    out.push_back({file.name, file.path, file.hash});
+  });
+  return out;
+}
+
 std::vector<PatternCell> draw_pattern(const std::string& pattern, Registry& plugins) {
   std::vector<PatternCell> cells;
   for (const BlockSpec& block : expand_pattern(pattern).blocks) {

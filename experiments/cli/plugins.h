@@ -5,6 +5,7 @@
 
 #include "experiments/cli/command.h"
 #include "experiments/report/study.h"
+#include "experiments/run/run.h"
 #include "plugins/host/registry.h"
 
 namespace strata {
@@ -14,6 +15,9 @@ std::unique_ptr<Registry> open_plugins(const Session& session);
 
 // --plugin-path again, for a child process.
 std::vector<std::string> plugin_arguments(const Session& session);
+
+// Name, file and hash of every plugin that the pattern uses. Throws Error for an unbound symbol.
+std::vector<PluginRecord> plugins_of(const std::string& pattern, Registry& plugins);
 
 // A pattern as reports draw it, with the plugins' names. Throws Error for an unbound symbol.
 std::vector<PatternCell> draw_pattern(const std::string& pattern, Registry& plugins);

@@ -1,0 +1,256 @@
+#include "experiments/run/run.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <ostream>
+
+#include "core/io/file.h"
+#include "core/io/json.h"
+#include "core/model/config_schema.h"
+#include "core/train/checkpoint.h"
+#include "experiments/report/table.h"
+#include "experiments/run/journal.h"
+#include "experiments/run/record.h"
+#include "experiments/run/task_source.h"
+
+namespace strata {
+namespace {
+
+namespace fs = std::filesystem;
+
+Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
+
+// Throws Error naming the first key in which two configs of one run differ. The length of the run
+// and what it writes may change; a stated thread count may not, since it decides the last bits.
+void require_same_run(const Config& then, const Config& now, const std::string& folder) {
+  if (now.train.threads != 0 && now.train.threads != then.train.threads) {
+    throw Error(folder + ": the run has train.threads = " + std::to_string(then.train.threads) +
+                ", now it is " + std::to_string(now.train.threads) +
+                "; another number changes the last bits, so leave it out or start a new run");
+  }
+  Config adjusted = now;
+  adjusted.train.threads = then.train.threads;
+  adjusted.train.steps = then.train.steps;
+  if (config_hash(adjusted) == config_hash(then)) return;
+  for (const ConfigKey& key : config_keys()) {
+    const std::string a = to_toml(key.get(then)), b = to_toml(key.get(adjusted));
+    if (key.identity && key.section != "ablate" && a != b) {
+      throw Error(folder + ": " + key.full_name() + " is " + b +
+                  ", but the run that lies here has " + a +
+                  "; change it back or choose another --out");
+    }
+  }
+  throw Error(folder +
+              ": the options of the task or of a layer differ from those of the run that "
+              "lies here; change them back or choose another --out");
+}
+
+class Run {
+ public:
+  Run(Config config, LayerFactory& factory, const RunSettings& settings)
+      : settings_(settings), folder_(settings.folder), config_(std::move(config)) {
+    require_runnable(config_, "the config");
+    const bool begun = fs::exists(folder_ + "/record.json");
+    if (begun && !settings_.resume) {
+      throw Error(folder_ +
+                  ": holds a run already; continue it with --resume auto, or choose another --out");
+    }
+    if (begun) {
+      const Config then = load_config(folder_ + "/config.toml");
+      require_same_run(then, config_, folder_);
+      check_plugins(folder_, settings_.plugins);
+      config_.train.threads = then.train.threads;
+    }
+    if (config_.train.threads == 0) config_.train.threads = omp_get_num_procs();
+    omp_set_num_threads(int(config_.train.threads));
+    source_ = std::make_unique<TaskSource>(config_.task);
+    Config assembled = config_;
+    if (assembled.model.vocab_size == 0) assembled.model.vocab_size = source_->vocab_size();
+    if (assembled.model.vocab_size < source_->vocab_size()) {
+      throw Error("model.vocab_size = " + std::to_string(assembled.model.vocab_size) +
+                  " is smaller than the " + std::to_string(source_->vocab_size()) +
+                  " tokens of the task; leave it out or raise it");
+    }
+    model_ = std::make_unique<Model>(std::move(assembled), factory);
+    trainer_ = std::make_unique<Trainer>(*model_, *source_, config_.train);
+    fill_summary();
+  }
+
+  RunSummary run() {
+    if (const auto before = read_summary(folder_); before && settings_.resume &&
+                                                   before->outcome == "ok" &&
+                                                   before->config_hash == summary_.config_hash) {
+      return *before;
+    }
+    make_folders(folder_);
+    fs::remove(folder_ + "/result.json");
+    restore();
+    write_file(folder_ + "/config.toml", to_toml(config_));
+    if (!fs::exists(folder_ + "/record.json")) {
+      const Json record = make_record(config_, settings_.plugins, settings_.command_line);
+      write_file(folder_ + "/record.json", record.dump(2) + "\n");
+    }
+    metrics_ = std::make_unique<Journal>(folder_ + "/metrics.jsonl");
+    log_ = std::make_unique<Journal>(folder_ + "/log.txt");
+    if (settings_.messages) {
+      progress_ = std::make_unique<Progress>(*settings_.messages, settings_.style, "train",
+                                             config_.train.steps, trainer_->steps_done());
+    }
+    log_->line(config_.model.pattern + ", " + std::to_string(summary_.parameters) +
+               " parameters, memory " + format_bytes(trainer_->plan().total()));
+    started_ = std::chrono::steady_clock::now();
+    try {
+      loop();
+    } catch (const Diverged& e) {
+      summary_.outcome = "diverged";
+      summary_.message = e.what();
+      say(summary_.message);
+    }
+    if (progress_) progress_->clear();
+    summary_.steps = trainer_->steps_done();
+    summary_.seconds = seconds();
+    summary_.peak_bytes = int64_t(peak_resident_memory());
+    write_summary(folder_, summary_);
+    return summary_;
+  }
+
+ private:
+  void fill_summary() {
+    const Task& task = source_->task();
+    summary_.metric_name = task.metric();
+    summary_.metric = std::numeric_limits<double>::quiet_NaN();
+    summary_.higher_is_better = task.higher_is_better();
+    summary_.chance = task.chance();
+    summary_.floor = task.in_context_floor();
+    summary_.parameters = model_->params().count();
+    summary_.config_hash = config_hash(config_);
+  }
+
+  // Goes back to the newest good checkpoint; without one the run starts anew.
+  void restore() {
+    std::vector<std::string> damaged;
+    const std::string path = latest_checkpoint(checkpoints(), &damaged);
+    for (const std::string& what : damaged) {
+      if (settings_.messages) *settings_.messages << "passed over: " << what << "\n";
+    }
+    if (!path.empty()) {
+      const Json extra = parse_json(load_checkpoint(path, *trainer_), path);
+      seconds_before_ = extra.at("seconds", path).as_double(path);
+      if (const Json* metric = extra.find("metric"); metric && metric->is_number()) {
+        summary_.metric = metric->as_double(path);
+      }
+    }
+    cut_metrics(folder_ + "/metrics.jsonl", trainer_->steps_done());
+  }
+
+  void loop() {
+    const TrainConfig& t = config_.train;
+    const int64_t eval_every = t.eval_every > 0 ? t.eval_every : std::max<int64_t>(1, t.steps / 10);
+    while (!trainer_->finished() && !summary_.reached_target) {
+      const StepReport r = trainer_->step();
+      const bool last = trainer_->finished();
+      tokens_ += r.tokens;
+      if (r.step % t.log_every == 0 || last || r.skipped) log_step(r);
+      if (r.step % eval_every == 0 || last) evaluate(r.step);
+      const int signal = settings_.interrupted ? settings_.interrupted() : 0;
+      const bool due = t.checkpoint_every > 0 && r.step % t.checkpoint_every == 0;
+      if (due || last || summary_.reached_target || signal) save();
+      if (progress_) progress_->update(r.step, note(r));
+      if (signal && !last && !summary_.reached_target) {
+        summary_.outcome = "interrupted";
+        summary_.message =
+            "stopped after step " + std::to_string(r.step) + " with a checkpoint" +
+            (settings_.resume_hint.empty() ? "" : "; go on with: " + settings_.resume_hint);
+        return;
+      }
+    }
+  }
+
+  void log_step(const StepReport& r) {
+    Json line = Json::object();
+    line.set("step", r.step).set("loss", finite(r.loss)).set("grad_norm", finite(r.grad_norm));
+    line.set("lr", r.lr).set("labelled", r.labelled).set("skipped", r.skipped_so_far);
+    if (r.aux_loss != 0) line.set("aux_loss", finite(r.aux_loss));
+    metrics_->line(line.dump());
+    const std::string speed = with_commas(int64_t(double(tokens_) / std::max(1e-9, sitting())));
+    log_->line("step " + std::to_string(r.step) + "  loss " + fixed_text(r.loss, 4) +
+               "  grad_norm " + fixed_text(r.grad_norm, 3) + "  lr " +
+               to_string(OptionValue(r.lr)) + "  " + speed + " tokens/s");
+    if (r.skipped) {
+      say("step " + std::to_string(r.step) + " skipped: no finite loss and gradient, it began in " +
+          r.culprit);
+    }
+  }
+
+  void evaluate(int64_t step) {
+    const EvalReport e = trainer_->evaluate();
+    summary_.metric = e.metric;
+    Json line = Json::object();
+    line.set("step", step).set("eval_loss", finite(e.loss));
+    line.set("eval_" + summary_.metric_name, finite(e.metric));
+    metrics_->line(line.dump());
+    std::string text = "step " + std::to_string(step) + "  eval_loss " + fixed_text(e.loss, 4) +
+                       "  " + summary_.metric_name + " " + fixed_text(e.metric, 4);
+    if (summary_.metric_name == "accuracy") {
+      text += "  (chance " + fixed_text(summary_.chance, 4) + ", in-context floor " +
+              fixed_text(summary_.floor, 4) + ")";
+    }
+    say(text);
+    const double target = config_.train.stop_at;
+    summary_.reached_target =
+        target > 0 && (summary_.higher_is_better ? e.metric >= target : e.metric <= target);
+  }
+
+  void save() {
+    Json extra = Json::object();
+    extra.set("seconds", seconds()).set("metric", finite(summary_.metric));
+    extra.set("config", to_toml(config_));
+    save_checkpoint(checkpoints(), *trainer_, config_.train.keep_checkpoints, extra.dump());
+  }
+
+  std::string note(const StepReport& r) const {
+    std::string text = "loss " + fixed_text(r.loss, 3);
+    if (std::isfinite(summary_.metric)) {
+      text += "  " + summary_.metric_name + " " + fixed_text(summary_.metric, 3);
+    }
+    if (r.skipped_so_far > 0) text += "  skipped " + std::to_string(r.skipped_so_far);
+    return text;
+  }
+
+  void say(const std::string& text) {
+    log_->line(text);
+    if (progress_) progress_->line(text);
+  }
+
+  std::string checkpoints() const { return folder_ + "/checkpoints"; }
+  double sitting() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
+  }
+  double seconds() const { return seconds_before_ + sitting(); }
+
+  const RunSettings& settings_;
+  std::string folder_;
+  Config config_;
+  std::unique_ptr<TaskSource> source_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Trainer> trainer_;
+  std::unique_ptr<Journal> metrics_, log_;
+  std::unique_ptr<Progress> progress_;
+  RunSummary summary_;
+  std::chrono::steady_clock::time_point started_;
+  double seconds_before_ = 0;
+  int64_t tokens_ = 0;
+};
+
+}  // namespace
+
+RunSummary run_training(Config config, LayerFactory& factory, const RunSettings& settings) {
+  return Run(std::move(config), factory, settings).run();
+}
+
+}  // namespace strata
