@@ -233,7 +233,7 @@ TEST_CASE("families: a config that contradicts itself is refused") {
 TEST_CASE("families: what Strata does not have is said, not guessed") {
   const Json yarn = Json::object().set("type", "yarn").set("factor", 4.0);
   CHECK(read_foreign_config(changed("llama", "rope_scaling", yarn), "c").needs ==
-        std::vector<std::string>{"rope scaling (attention)"});
+        std::vector<std::string>{"rope scaling other than llama3 (attention)"});
   CHECK(read_foreign_config(changed("llama", "model_type", Json("jamba")), "c").needs ==
         std::vector<std::string>{"plugin mamba1"});
 }
