@@ -2,12 +2,13 @@
 # file that find_package(Strata) reads, for the install tree and for the build tree alike.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS strata_core EXPORT StrataTargets LIBRARY DESTINATION lib)
-foreach(part contract ops kernels)
-  if(EXISTS ${CMAKE_SOURCE_DIR}/core/${part})
-    install(DIRECTORY ${CMAKE_SOURCE_DIR}/core/${part} DESTINATION include/strata/core
-      FILES_MATCHING PATTERN "*.h" PATTERN "*.cuh")
-  endif()
+# Authors see contract, ops and kernels; their tests also the kit and what it stands on.
+install(TARGETS strata_core strata_host strata_kit EXPORT StrataTargets
+  LIBRARY DESTINATION lib ARCHIVE DESTINATION lib)
+foreach(part core/contract core/ops core/kernels core/tensor core/model core/io core/quant plugins/host plugins/kit)
+  cmake_path(GET part PARENT_PATH parent)
+  install(DIRECTORY ${CMAKE_SOURCE_DIR}/${part} DESTINATION include/strata/${parent}
+    FILES_MATCHING PATTERN "*.h" PATTERN "*.cuh")
 endforeach()
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/configs DESTINATION share/strata OPTIONAL)
 if(TARGET strata)

@@ -84,9 +84,11 @@ int parse_and_run(const std::vector<std::string>& words) {
 
   add_run_command(app, session);
   add_ablate_command(app, session);
+  add_check_layer_command(app, session);
   add_help_command(app, session);
   add_init_command(app, session);
   add_layers_command(app, session);
+  add_new_layer_command(app, session);
 
   std::vector<std::string> arguments(words.rbegin(),
                                      words.rend() - 1);  // CLI11 takes them reversed

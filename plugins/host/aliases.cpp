@@ -47,18 +47,11 @@ class Reader {
     return text_.substr(begin, at_ - begin);
   }
   OptionValue value() {
-    const std::string w = word();
-    if (w == "true") return true;
-    if (w == "false") return false;
-    const char* end = w.data() + w.size();
-    int64_t i;
-    if (const auto r = std::from_chars(w.data(), end, i); r.ec == std::errc{} && r.ptr == end)
-      return i;
-    double d;
-    if (const auto r = std::from_chars(w.data(), end, d); r.ec == std::errc{} && r.ptr == end)
-      return d;
-    if (w.size() < 2 || w.front() != '"' || w.back() != '"') refuse();
-    return w.substr(1, w.size() - 2);
+    try {
+      return parse_option_value(word());
+    } catch (const Error&) {
+      refuse();
+    }
   }
 
   const std::string& text_;
@@ -67,6 +60,19 @@ class Reader {
 };
 
 }  // namespace
+
+OptionValue parse_option_value(const std::string& text) {
+  if (text == "true") return true;
+  if (text == "false") return false;
+  const char *begin = text.data(), *end = begin + text.size();
+  int64_t i;
+  if (const auto r = std::from_chars(begin, end, i); r.ec == std::errc{} && r.ptr == end) return i;
+  double d;
+  if (const auto r = std::from_chars(begin, end, d); r.ec == std::errc{} && r.ptr == end) return d;
+  if (text.size() >= 2 && text.front() == '"' && text.back() == '"')
+    return text.substr(1, text.size() - 2);
+  throw Error("'" + text + "' is no value; write true, 64, 0.5 or \"text\"");
+}
 
 std::vector<PluginAlias> parse_aliases(const std::string& text, const std::string& path) {
   return Reader(text, path).read();

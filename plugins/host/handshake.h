@@ -39,4 +39,7 @@ bool looks_like_plugin(const std::string& path);
 // "w{window=4096} l{window=1024,sinks=4}" -> symbols with options. Throws Error naming `path`.
 std::vector<PluginAlias> parse_aliases(const std::string& text, const std::string& path);
 
+// A value as TOML writes it: true, 64, 0.5, "relu2". Throws Error.
+OptionValue parse_option_value(const std::string& text);
+
 }  // namespace strata

@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+// Boost.DLL on the standard library's file system needs no library of Boost.
+#define BOOST_DLL_USE_STD_FS
 #include <boost/dll/shared_library.hpp>
 #include <map>
 #include <mutex>
@@ -37,7 +39,7 @@ void try_in_child(const std::string& path) {
     close(STDOUT_FILENO);
     close(STDERR_FILENO);
     alarm(kTrialSeconds);
-    boost::system::error_code failed;
+    std::error_code failed;
     boost::dll::shared_library library(path, kMode, failed);
     _exit(0);
   }
@@ -60,7 +62,7 @@ const PluginInfo& load_plugin(const PluginFile& file) {
   auto it = l.libraries.find(file.path);
   if (it == l.libraries.end()) {
     if (!file.sealed) try_in_child(file.path);
-    boost::system::error_code failed;
+    std::error_code failed;
     take_registration_clash();
     boost::dll::shared_library library(file.path, kMode, failed);
     if (failed)

@@ -46,7 +46,7 @@ Rows unpack(const std::string& text) {
        begin = end + 1) {
     CheckRow row;
     char* at = nullptr;
-    row.verdict = Verdict(std::strtol(text.c_str() + begin, &at, 10));
+    row.verdict = CheckVerdict(std::strtol(text.c_str() + begin, &at, 10));
     row.error = std::strtod(at, &at);
     row.tolerance = std::strtod(at, &at);
     const size_t check = size_t(at - text.c_str()) + 1, tab = text.find('\t', check);

@@ -14,16 +14,16 @@ namespace kit {
 
 CheckRow measured(std::string check, double error, double tolerance, std::string note) {
   // Written so that a not-a-number fails.
-  return {std::move(check), error, tolerance, error <= tolerance ? Verdict::ok : Verdict::fail,
-          std::move(note)};
+  return {std::move(check), error, tolerance,
+          error <= tolerance ? CheckVerdict::ok : CheckVerdict::fail, std::move(note)};
 }
 
 CheckRow failed(std::string check, std::string note) {
-  return {std::move(check), 0, 0, Verdict::fail, std::move(note)};
+  return {std::move(check), 0, 0, CheckVerdict::fail, std::move(note)};
 }
 
 CheckRow skipped(std::string check, std::string note) {
-  return {std::move(check), 0, 0, Verdict::skipped, std::move(note)};
+  return {std::move(check), 0, 0, CheckVerdict::skipped, std::move(note)};
 }
 
 }  // namespace kit
@@ -93,7 +93,7 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
 std::string format_row(const CheckRow& row) {
   constexpr const char* kVerdicts[] = {"ok     ", "FAIL   ", "skipped"};
   char text[160];
-  if (row.verdict == Verdict::skipped || (row.error == 0 && row.tolerance == 0))
+  if (row.verdict == CheckVerdict::skipped || (row.error == 0 && row.tolerance == 0))
     std::snprintf(text, sizeof text, "%s  %-28s %-27s", kVerdicts[int(row.verdict)],
                   row.check.c_str(), "");
   else
@@ -107,9 +107,9 @@ std::string format_row(const CheckRow& row) {
 
 bool all_passed(const std::vector<CheckRow>& rows) {
   return std::any_of(rows.begin(), rows.end(),
-                     [](const CheckRow& r) { return r.verdict == Verdict::ok; }) &&
+                     [](const CheckRow& r) { return r.verdict == CheckVerdict::ok; }) &&
          std::none_of(rows.begin(), rows.end(),
-                      [](const CheckRow& r) { return r.verdict == Verdict::fail; });
+                      [](const CheckRow& r) { return r.verdict == CheckVerdict::fail; });
 }
 
 }  // namespace strata

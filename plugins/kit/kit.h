@@ -11,12 +11,12 @@
 
 namespace strata {
 
-enum class Verdict { ok, fail, skipped };
+enum class CheckVerdict { ok, fail, skipped };
 
 struct CheckRow {
   std::string check;  // "gradient in_proj", "decode", ...
   double error = 0, tolerance = 0;
-  Verdict verdict = Verdict::ok;
+  CheckVerdict verdict = CheckVerdict::ok;
   std::string note;
 };
 

@@ -20,7 +20,7 @@ std::vector<CheckRow> check(const std::string& plugin) {
 std::string failures(const std::vector<CheckRow>& rows) {
   std::string text;
   for (const CheckRow& r : rows)
-    if (r.verdict == Verdict::fail) text += format_row(r) + "\n";
+    if (r.verdict == CheckVerdict::fail) text += format_row(r) + "\n";
   return text;
 }
 
@@ -68,7 +68,7 @@ TEST_CASE("a crash is a failed row that says where, and the checks after it stil
   REQUIRE(crashed != rows.end());
   CHECK(crashed->note.find("crashes at batch 3, seq_len 33") != std::string::npos);
   CHECK(std::any_of(rows.begin(), rows.end(), [](const CheckRow& r) {
-    return r.check == "decode" && r.verdict == Verdict::ok;
+    return r.check == "decode" && r.verdict == CheckVerdict::ok;
   }));
 }
 
