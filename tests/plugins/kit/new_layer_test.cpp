@@ -65,7 +65,7 @@ TEST_CASE("a scaffolded layer builds outside the tree, and passes its checks and
               " && cmake --build " + build);
     REQUIRE_MESSAGE(built.code == 0, built.out);
     const auto checked = test::strata("check-layer " + build + "/" + name + ".so");
-    CHECK_MESSAGE(checked.code == 0, checked.out + checked.err);
+    CHECK_MESSAGE(checked.code == 0, (checked.out + checked.err));
     CHECK(checked.out.find("ok       decode") != std::string::npos);
     CHECK(checked.out.find("FAIL") == std::string::npos);
     const auto listed = test::strata("layers --plugin-path " + build);
