@@ -222,9 +222,10 @@ class Expander {
     const std::string content = pattern::blocks_text(blocks, {.wiring = false, .shares = false});
     auto [known, first] = uses_.try_emplace(share.id, content, 0);
     if (!first && known->second.first != content) {
+      auto brief = [](const std::string& s) { return s.size() > 60 ? s.substr(0, 60) + "..." : s; };
       throw_at(text_, item.share_position,
-               "the share '" + share.id + "' is " + content + " here and " + known->second.first +
-                   " before; the same name means the same weights");
+               "the share '" + share.id + "' is " + brief(content) + " here and " +
+                   brief(known->second.first) + " before; the same name means the same weights");
     }
     share.call = known->second.second++;
     for (int pass = 0; pass < 2; ++pass) {  // the number of members is known after the first

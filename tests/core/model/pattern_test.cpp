@@ -84,6 +84,8 @@ TEST_CASE("pattern: options keep their TOML types") {
   CHECK(got["l"] == OptionValue(std::string("c:\\d")));
   CHECK(e.blocks[0].wiring == Wiring{});
   CHECK(flat(flat(e.text)) == flat(e.text));
+  CHECK(flat("M{a=-2.5,b=-0.0,c=1e300,d=0.1,e=-7,f='1',g='true'}") ==
+        "M{a=-2.5,b=0.0,c=1e+300,d=0.1,e=-7,f=\"1\",g=\"true\"}");
 }
 
 TEST_CASE("pattern: the inner option wins, a group's is marked") {

@@ -14,6 +14,7 @@ TEST_CASE("placement: even gives Megatron's known answers") {
   std::string sixth;
   for (int i = 0; i < 6; ++i) sixth += "MMMMMM*";
   CHECK(even(48, 0.125, 0) == sixth + "MMMMMM");
+  CHECK(even(4, 0.25, 0) == "MM*M");  // the gap of 1.5 leaves exactly 0.5 before the second block
   CHECK(even(1, 0, 0) == "M");
   CHECK(even(4, 0, 1) == "----");
 }
