@@ -13,8 +13,10 @@ namespace strata {
 namespace {
 
 // Products (m*n*k) from which float goes to oneDNN, and from which work is shared among threads.
-// Measured on Zen 5 with AVX-512: below 2^23 the own kernels are as fast or faster.
-constexpr int64_t kLibraryWork = int64_t{1} << 23;
+// Measured on Zen 5 with AVX-512: up to 2^27, and with few rows, the own kernels are as fast or
+// faster.
+constexpr int64_t kLibraryWork = int64_t{1} << 27;
+constexpr int64_t kLibraryRows = 17;
 constexpr int64_t kForkProducts = int64_t{1} << 18;
 // With few rows the product is bound by reading B, and forking pays earlier.
 constexpr int64_t kForkBytes = 256 * 1024;
@@ -94,7 +96,7 @@ void gemm(Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha, const T*
   if (m <= 0 || n <= 0) return;
   if (k <= 0 || alpha == T(0)) return scale(m, n, beta, c, ldc);
   if constexpr (std::is_same_v<T, float>) {
-    if (m * n * k >= kLibraryWork && m > 4 && n > 4 && !omp_in_parallel())
+    if (m * n * k >= kLibraryWork && m >= kLibraryRows && n > 4 && !omp_in_parallel())
       return onednn_gemm(ta == Trans::yes, tb == Trans::yes, m, n, k, alpha, a, lda, b, ldb, beta,
                          c, ldc);
   }

@@ -93,9 +93,9 @@ TEST_CASE("products above the library threshold agree too") {
   for (const Trans ta : {Trans::no, Trans::yes})
     for (const Trans tb : {Trans::no, Trans::yes})
       for (const double beta : {0.0, 1.0, 0.25}) {
-        const Case<float> problem(ta, tb, 257, 190, 260, 5);
+        const Case<float> problem(ta, tb, 513, 510, 520, 5);
         std::vector<float> c = problem.c;
-        gemm<float>(ta, tb, 257, 190, 260, 1, problem.a.data(), problem.lda, problem.b.data(),
+        gemm<float>(ta, tb, 513, 510, 520, 1, problem.a.data(), problem.lda, problem.b.data(),
                     problem.ldb, float(beta), c.data(), problem.ldc);
         CHECK(problem.error(c, 1, beta) < 2e-6);
       }
