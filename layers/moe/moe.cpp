@@ -1,0 +1,106 @@
+// moe — mixture of experts: y = sum over the top_k experts e of w_e expert_e(x), plus a shared
+// expert. Choice and weights: softmax (Jamba; Qwen3-Next with normalize), sigmoid with a
+// selection-only correction bias (DeepSeek-V3, arXiv 2412.19437; Nemotron-H), topk_softmax
+// (Granite).
+#include "core/contract/plugin.h"
+#include "core/ops/activation.h"
+#include "core/ops/arithmetic.h"
+#include "core/ops/gather.h"
+#include "core/ops/grouped_linear.h"
+#include "core/ops/linear.h"
+#include "layers/moe/route.h"
+
+namespace strata::moe {
+
+static Router router_of(const std::string& name, const std::string& place) {
+  if (name == "softmax") return Router::softmax;
+  if (name == "sigmoid") return Router::sigmoid;
+  if (name == "topk_softmax") return Router::topk_softmax;
+  throw Error(place + ": router must be softmax, sigmoid or topk_softmax, got '" + name + "'");
+}
+
+class Moe final : public Layer {
+ public:
+  explicit Moe(const Config& c) : n_experts_(c.size("n_experts", 8, "experts to choose from")) {
+    const int64_t d = c.d_model(), d_in = c.d_in();
+    const int64_t d_ff = c.size("d_ff", 2 * d, "inner width of an expert");
+    const std::string router =
+        c.get("router", "sigmoid", "scores: softmax, sigmoid, or topk_softmax (over the chosen)");
+    route_.router = router_of(router, c.place());
+    route_.top_k = c.size("top_k", 2, "experts per token");
+    route_.normalize = c.get("normalize", true, "weights of a token sum to scale");
+    route_.scale = c.get("scale", 1.0, "factor on the weights");
+    activation_ = activation_of(
+        c.get("activation", "relu2", "relu2, silu, gelu, gelu_tanh, relu, ..."), c.place());
+    const bool gated = c.get("gated", false, "act(gate) * up instead of act(up)");
+    const int64_t shared = c.get("shared_d_ff", 0, "inner width of the shared expert, 0: none");
+    const bool shared_bias = c.get("shared_bias", false, "biases in the shared expert");
+    aux_loss_ = c.get("aux_loss", 0.01, "weight of the load-balancing loss");
+    if (n_experts_ > 1024 || route_.top_k > n_experts_ || shared < 0)
+      throw Error(c.place() + ": top_k must be 1 to n_experts, n_experts at most 1024 and " +
+                  "shared_d_ff not negative, got top_k " + std::to_string(route_.top_k) +
+                  ", n_experts " + std::to_string(n_experts_) + ", shared_d_ff " +
+                  std::to_string(shared));
+
+    router_ = param("router", {n_experts_, d_in}, {.keep = Keep::accum, .role = "experts,in"});
+    if (c.get("correction_bias", route_.router == Router::sigmoid,
+              "a buffer added to the scores for the choice only"))
+      bias_ = buffer("correction_bias", {n_experts_},
+                     {.init = Init::zeros(), .keep = Keep::accum, .role = "experts"});
+    if (gated)
+      gate_ = param("experts.gate_proj", {n_experts_, d_ff, d_in}, {.role = "experts,out,in"});
+    up_ = param("experts.up_proj", {n_experts_, d_ff, d_in}, {.role = "experts,out,in"});
+    down_ = param("experts.down_proj", {n_experts_, d, d_ff}, {.role = "experts,out,in"});
+    if (shared == 0) return;
+    const ParamOptions zeros{.init = Init::zeros(), .decay = Decay::no};
+    if (gated) shared_gate_ = param("shared.gate_proj", {shared, d_in}, {.role = "out,in"});
+    shared_up_ = param("shared.up_proj", {shared, d_in}, {.role = "out,in"});
+    if (shared_bias) shared_up_bias_ = param("shared.up_proj.bias", {shared}, zeros);
+    shared_down_ = param("shared.down_proj", {d, shared}, {.role = "out,in"});
+    if (shared_bias) shared_down_bias_ = param("shared.down_proj.bias", {d}, zeros);
+  }
+
+  Tensor forward(Context& cx, Tensor x, Pass&) override {
+    const Tensor flat = cx.reshape(x, {x.rows(), x.cols()});  // (tokens, d_in)
+    const Tensor logits = linear(cx, flat, router_);          // (tokens, n_experts)
+    const Routes routes = route(cx, logits, bias_, route_);   // (tokens, top_k)
+    if (aux_loss_ != 0) cx.add_loss("balance", balance_loss(cx, logits, routes.index), aux_loss_);
+    tap(cx, "expert_index", routes.index);
+    const Sorted sorted = sort_by_expert(cx, routes.index, n_experts_);
+
+    const Tensor rows = gather(cx, flat, sorted.token);        // (tokens top_k, d_in)
+    Tensor h = grouped_linear(cx, rows, up_, sorted.offsets);  // (tokens top_k, d_ff)
+    h = gate_ ? gated(cx, grouped_linear(cx, rows, gate_, sorted.offsets), h, activation_)
+              : activation(cx, h, activation_);
+    h = grouped_linear(cx, h, down_, sorted.offsets);       // (tokens top_k, d_model)
+    Tensor y = combine(cx, h, routes.weights, sorted.row);  // (tokens, d_model)
+    if (shared_up_) y = add(cx, y, shared_expert(cx, flat));
+    Shape shape = x.shape;
+    shape[-1] = y.cols();
+    return cx.reshape(y, shape);
+  }
+
+  // The choice of experts is a comparison of scores: the router stays as it is.
+  QuantChoice quantize(const ParamSlot& p) const override {
+    return p.name == "router" ? QuantChoice{} : Layer::quantize(p);
+  }
+
+ private:
+  Tensor shared_expert(Context& cx, Tensor x) const {
+    Tensor h = linear(cx, x, shared_up_, shared_up_bias_);
+    h = shared_gate_ ? gated(cx, linear(cx, x, shared_gate_), h, activation_)
+                     : activation(cx, h, activation_);
+    return linear(cx, h, shared_down_, shared_down_bias_);
+  }
+
+  int64_t n_experts_;
+  RouteOptions route_;
+  Activation activation_;
+  double aux_loss_;
+  Param router_, bias_, gate_, up_, down_;
+  Param shared_gate_, shared_up_, shared_up_bias_, shared_down_, shared_down_bias_;
+};
+
+STRATA_LAYER(Moe, 'E', "moe")
+
+}  // namespace strata::moe
