@@ -76,11 +76,18 @@ void forward_tile(const Attention<T>& a, const int32_t* documents, int64_t b, in
     prefetch_rows(values, j0 + kTile, tile.hi_max, dim);
     tile_matmul<T, true>(dim, tile.lanes, key.count, v, dim, st, kTile, ot, kTile, true);
   }
+  for (int64_t c = 0; c < tile.lanes; c += kW) {
+    const Vec<T> sum = load<T>(l + c);
+    const Vec<T> factor = sum == T(0) ? Vec<T>{} : T(1) / sum;  // a row without keys gives zero
+    for (int64_t d = 0; d < dim; ++d) {
+      store<T>(ot + d * kTile + c, load<T>(ot + d * kTile + c) * factor);
+    }
+  }
+  lanes_to_rows(
+      tile.rows, dim, ot, [&](int64_t i) { return a.y + tile.offset(a, i, a.y_pitch); }, false);
+  if (!a.lse) return;
   for (int64_t i = 0; i < tile.rows; ++i) {
-    T* y = a.y + tile.offset(a, i, a.y_pitch);
-    const T factor = l[i] == T(0) ? T(0) : T(1) / l[i];  // a row without keys gives zero
-    for (int64_t d = 0; d < dim; ++d) y[d] = ot[d * kTile + i] * factor;
-    if (a.lse) a.lse[tile.head_offset(a, i)] = T(m[i] * kLn2) + T(__builtin_log(double(l[i])));
+    a.lse[tile.head_offset(a, i)] = T(m[i] * kLn2) + simd::log(l[i]);
   }
 }
 

@@ -39,16 +39,15 @@ struct BackwardScratch {
   }
 };
 
-// One head's row of a gradient: to (+)= from.
+// sum_d a[d] b[d]
 template <class T>
-void put(const GradTarget& target, int64_t row, int64_t column, int64_t n, const T* from,
-         int64_t step) {
-  T* to = target.grad.row<T>(row) + column;
-  if (target.accumulate) {
-    for (int64_t d = 0; d < n; ++d) to[d] += from[d * step];
-  } else {
-    for (int64_t d = 0; d < n; ++d) to[d] = from[d * step];
-  }
+inline T dot(const T* a, const T* b, int64_t n) {
+  constexpr int kW = kLanes<T>;
+  Vec<T> sum{};
+  int64_t d = 0;
+  for (; d + kW <= n; d += kW) sum += load(a + d) * load(b + d);
+  if (d < n) sum += load_part(a + d, int(n - d)) * load_part(b + d, int(n - d));
+  return sum_lanes<T>(sum);
 }
 
 template <class T>
@@ -78,9 +77,7 @@ void load_rows(const Backward<T>& a, const RowTile<T>& tile, const ScoreScale<T>
     const T* y = a.y + tile.offset(a, i, a.y_pitch);
     const T* dy = a.dy + tile.offset(a, i, a.dy_pitch);
     const T* q = a.q + tile.offset(a, i, a.q_pitch);
-    T sum = T(0);
-    for (int64_t d = 0; d < dim; ++d) sum += dy[d] * y[d];
-    s.delta[i] = sum;
+    s.delta[i] = dot(dy, y, dim);
     const T lse = a.lse[tile.head_offset(a, i)];
     if (tile.lo[i] < tile.hi[i]) s.lse[i] = lse * T(kLog2E);
     if (!want_dkv) continue;
@@ -150,11 +147,17 @@ void backward_tile(const Backward<T>& a, const RowTile<T>& tile, int64_t from, i
     }
   }
   if (!want_dq) return;
-  for (int64_t i = 0; i < tile.rows; ++i) {
-    const int64_t r = tile.first + i;
-    put(a.dq, tile.b * a.q_len + r / tile.group, (tile.g * tile.group + r % tile.group) * dim, dim,
-        s.dqt + i, kTile);
-  }
+  lanes_to_rows(
+      tile.rows, dim, s.dqt,
+      [&](int64_t i) { return a.dq.grad.template ptr<T>() + tile.offset(a, i, a.dq.grad.pitch); },
+      a.dq.accumulate);
+}
+
+// One head's row of a gradient: to = from, or to += from.
+template <class T>
+void put(const GradTarget& target, int64_t row, int64_t column, int64_t n, const T* from) {
+  T* to = target.grad.row<T>(row) + column;
+  for (int64_t d = 0; d < n; ++d) to[d] = target.accumulate ? to[d] + from[d] : from[d];
 }
 
 // dk and dv of keys [from, to) of one key-value head and, if wanted, dq of all its rows.
@@ -169,8 +172,8 @@ void backward_keys(const Backward<T>& a, const int32_t* documents, int64_t b, in
   }
   for (int64_t j = from; j < to; ++j) {
     const int64_t row = b * a.kv_len + j, at = (j - from) * s.width;
-    if (a.dk.wanted) put<T>(a.dk, row, g * a.head_dim, a.head_dim, s.dk + at, 1);
-    if (a.dv.wanted) put<T>(a.dv, row, g * a.head_dim, a.head_dim, s.dv + at, 1);
+    if (a.dk.wanted) put<T>(a.dk, row, g * a.head_dim, a.head_dim, s.dk + at);
+    if (a.dv.wanted) put<T>(a.dv, row, g * a.head_dim, a.head_dim, s.dv + at);
   }
 }
 

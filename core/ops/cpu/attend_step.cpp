@@ -196,7 +196,7 @@ void join_runs(const Attention<T>& a, int64_t b, int64_t h, int64_t runs, int64_
   }
   const T factor = total == T(0) ? T(0) : T(1) / total;
   for (int64_t d = 0; d < dim; ++d) y[d] *= factor;
-  if (a.lse) a.lse[b * a.n_heads + h] = T(top * kLn2) + T(__builtin_log(double(total)));
+  if (a.lse) a.lse[b * a.n_heads + h] = T(top * kLn2) + simd::log(total);
 }
 
 template <class T>

@@ -10,6 +10,7 @@
 #include "core/ops/attend_workspace.h"
 #include "core/ops/cpu/exp2.h"
 #include "core/ops/cpu/tile_matmul.h"
+#include "core/ops/cpu/tile_transpose.h"
 
 namespace strata {
 namespace {
@@ -158,10 +159,9 @@ struct RowTile {
 template <class T>
 inline void gather_transposed(const Attention<T>& a, const RowTile<T>& tile, const T* x,
                               int64_t pitch, T factor, T* to) {
-  for (int64_t i = 0; i < tile.lanes; ++i) {
-    const T* row = i < tile.rows ? x + tile.offset(a, i, pitch) : nullptr;
-    for (int64_t d = 0; d < a.head_dim; ++d) to[d * kTile + i] = row ? row[d] * factor : T(0);
-  }
+  rows_to_lanes(
+      tile.rows, tile.lanes, a.head_dim, [&](int64_t i) { return x + tile.offset(a, i, pitch); },
+      factor, to);
 }
 
 // Scores before and after the elementwise part, in units where the softmax is 2^s / sum 2^s.
