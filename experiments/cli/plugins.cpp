@@ -1,6 +1,7 @@
 #include "experiments/cli/plugins.h"
 
 #include "core/model/pattern.h"
+#include "experiments/report/study.h"
 
 namespace strata {
 namespace {

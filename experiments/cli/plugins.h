@@ -2,13 +2,16 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "experiments/cli/command.h"
-#include "experiments/report/study.h"
 #include "experiments/run/run.h"
 #include "plugins/host/registry.h"
 
 namespace strata {
+
+struct PatternCell;
 
 // The build's plugins and those of --plugin-path. Throws Error as Registry does.
 std::unique_ptr<Registry> open_plugins(const Session& session);
