@@ -41,7 +41,7 @@ class Mamba2 final : public Layer {
     const int64_t d_conv = c.size("d_conv", 4, "taps of the causal convolution");
     const bool conv_bias = c.get("conv_bias", true, "bias of the convolution");
     const bool bias = c.get("bias", false, "biases of in_proj and out_proj");
-    const std::string norm = c.get("norm", "gate_first", "gate_first, norm_first or none");
+    const std::string norm = c.get("gated_norm", "gate_first", "gate_first, norm_first or none");
     norm_.group = c.size("norm_groups", scan_.n_groups, "groups of the gated norm, 1: whole width");
     norm_.eps = c.get("norm_eps", 1e-5, "added to the mean square");
     const double dt_low = c.get("dt_init_min", 0.001, "least step size at initialisation");
@@ -115,7 +115,7 @@ class Mamba2 final : public Layer {
       refuse("n_heads must be a multiple of n_groups, got n_heads " + std::to_string(o.n_heads) +
              " and n_groups " + std::to_string(o.n_groups));
     if (norm != "none" && norm != "gate_first" && norm != "norm_first")
-      refuse("norm must be gate_first, norm_first or none, got '" + norm + "'");
+      refuse("gated_norm must be gate_first, norm_first or none, got '" + norm + "'");
     if (d_inner_ % norm_.group)
       refuse("norm_groups must divide n_heads * head_dim = " + std::to_string(d_inner_) + ", got " +
              std::to_string(norm_.group));

@@ -41,8 +41,9 @@ void bind(Layer& layer, Bench& bench) {
 
 TEST_CASE("mamba2: gradients of the input and of every parameter, with documents") {
   for (const Options& options :
-       {kSmall, with(kSmall, {{"norm", std::string("norm_first")}, {"bias", true}}),
-        with(kSmall, {{"norm", std::string("none")}, {"neg_eig", true}, {"conv_bias", false}}),
+       {kSmall, with(kSmall, {{"gated_norm", std::string("norm_first")}, {"bias", true}}),
+        with(kSmall,
+             {{"gated_norm", std::string("none")}, {"neg_eig", true}, {"conv_bias", false}}),
         with(kSmall, {{"norm_groups", int64_t{1}}, {"dt_limit_min", 0.3}})}) {
     const auto layer = make(options);
     std::vector<Shape> shapes = {{2, 19, 6}};
@@ -148,7 +149,7 @@ TEST_CASE("mamba2: options that cannot be are refused in one sentence") {
   };
   CHECK(refusal({{"n_groups", int64_t{3}}}).find("n_heads must be a multiple of n_groups") !=
         std::string::npos);
-  CHECK(refusal({{"norm", std::string("both")}}).find("gate_first") != std::string::npos);
+  CHECK(refusal({{"gated_norm", std::string("both")}}).find("gate_first") != std::string::npos);
   CHECK(refusal({{"norm_groups", int64_t{5}}}).find("norm_groups must divide") !=
         std::string::npos);
   CHECK(refusal({{"dt_limit_min", 0.5}, {"dt_limit_max", 0.1}}).find("dt_limit") !=
