@@ -25,6 +25,7 @@ constexpr OpCheck kChecks[] = {
     {"norms", check_norms},
     {"attention", check_attention},
     {"causal_conv1d", check_causal_conv1d},
+    {"rope", check_rope},
     {"cross_entropy", check_cross_entropy},
     {"adamw", check_adamw},
     {"ssd_scan", check_ssd_scan, "M", "ssd_scan", true},
@@ -42,7 +43,7 @@ std::string lacking(const OpCheck* check, const std::string& name, LayerFactory&
   if (!check) return "needs operator " + name;
   if (!*check->named_op) return "";
   try {
-    factory.name_of(check->symbol);  // loads the plugin
+    factory.create(check->symbol, LayerConfig(64, 1, {}, name));  // loads the plugin
   } catch (const Error&) {
   }
   return find_named_op(check->named_op) ? "" : "needs operator " + name;

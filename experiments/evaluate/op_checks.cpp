@@ -8,6 +8,7 @@
 #include "core/ops/lm_head_loss.h"
 #include "core/ops/named_op.h"
 #include "core/ops/rms_norm.h"
+#include "core/ops/rope.h"
 #include "core/train/adamw.h"
 
 namespace strata::golden {
@@ -154,6 +155,31 @@ void check_causal_conv1d(OpCase& c) {
       }
     }
     c.compare(variant + "final_state", got);
+  }
+}
+
+void check_rope(OpCase& c) {
+  const auto& variants = c.about().at("variants", "rope").as_object("rope: variants");
+  for (const auto& member : variants) {
+    c.begin(member.key + ".");
+    const Tensor x = c.constant("in.x");
+    const auto number = [&](const char* key, double fallback) {
+      const Json* value = member.value.find(key);
+      return value ? value->as_double(std::string("rope: ") + key) : fallback;
+    };
+    RopeOptions options;
+    options.head_dim = x.shape[3];
+    options.rotary_dim = int64_t(number("rotary_dim", double(x.shape[3])));
+    options.theta = number("theta", options.theta);
+    options.factor = number("factor", 0);
+    options.low_freq_factor = number("low_freq_factor", options.low_freq_factor);
+    options.high_freq_factor = number("high_freq_factor", options.high_freq_factor);
+    options.original_max_position =
+        int64_t(number("original_max_position_embeddings", double(options.original_max_position)));
+    c.compare(member.key + ".inv_freq", rope_inverse_frequencies(options));
+    const Tensor heads = c.in("x", Layout::same, merged_heads(x));
+    c.output("y", rope(c.cx(), heads, c.integers("positions"), options));
+    c.gradients();
   }
 }
 

@@ -11,6 +11,7 @@ void check_activations(OpCase& c);
 void check_norms(OpCase& c);
 void check_attention(OpCase& c);
 void check_causal_conv1d(OpCase& c);
+void check_rope(OpCase& c);
 void check_cross_entropy(OpCase& c);
 void check_adamw(OpCase& c);
 void check_ssd_scan(OpCase& c);

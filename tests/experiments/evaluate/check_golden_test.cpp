@@ -9,6 +9,7 @@
 #include "core/io/file.h"
 #include "core/io/json.h"
 #include "core/io/safetensors.h"
+#include "plugins/host/registry.h"
 #include "tests/support/error_text.h"
 #include "tests/support/temp_folder.h"
 
@@ -50,6 +51,17 @@ TEST_CASE("check-golden: the operators of core pass") {
   INFO(text_of(report));
   CHECK(report.count(GoldenStatus::failed) == 0);
   CHECK(report.count(GoldenStatus::ok) >= 20);
+}
+
+TEST_CASE("check-golden: models and the operators of plugins pass") {
+  Registry layers;
+  for (const char* name : {"ops", "mamba2", "mamba2_dtlimit"}) {
+    CAPTURE(name);
+    const GoldenReport report = check_golden(kGolden + name, layers);
+    INFO(text_of(report));
+    CHECK(report.count(GoldenStatus::failed) == 0);
+    CHECK(report.count(GoldenStatus::ok) >= 20);
+  }
 }
 
 TEST_CASE("check-golden: what is missing is skipped and strict counts it") {
