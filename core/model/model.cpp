@@ -1,5 +1,6 @@
 #include "core/model/model.h"
 
+#include "core/model/stack_options.h"
 #include "core/ops/arithmetic.h"
 #include "core/ops/embedding.h"
 #include "core/ops/fill.h"
@@ -27,6 +28,7 @@ Model::Model(Config config, LayerFactory& factory)
   if (m.vocab_size < 1)
     throw Error("model.vocab_size must be at least 1, got " + std::to_string(m.vocab_size));
   embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
+  settle_options(expansion_, config_, factory);
   stack_ = std::make_unique<Stack>(expansion_, config_, factory, params_);
   final_norm_ = declare_norm(params_, "final_norm.", m.norm, m.norm_eps, m.d_model);
   if (!m.tie_embeddings)

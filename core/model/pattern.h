@@ -117,14 +117,15 @@ struct KnownOption {
   std::string key;
   OptionValue fallback;
 };
-// The options of the layer bound to a symbol; nullopt when none is bound.
-using OptionLookup =
-    std::function<std::optional<std::vector<KnownOption>>(const std::string& symbol)>;
+// The options that a layer reads, given those that it has here (its options hold what the pattern
+// says, groups included); nullopt when no layer is bound to its symbol. May throw Error.
+using OptionLookup = std::function<std::optional<std::vector<KnownOption>>(const BlockSpec& layer)>;
 
 // Settles every option: a group's goes to the members that know it and leaves the others, and an
 // integer becomes a float where the option is one. Throws Error with a caret for an unbound symbol,
 // for an option that its layer (or no member of its group) knows, naming the nearest known key, and
-// for a value of another type. `lookup` is asked once per symbol.
+// for a value of another type. `lookup` is asked for every layer with options, and once for each
+// symbol without.
 STRATA_API void resolve_options(Expansion& e, const OptionLookup& lookup);
 
 // Calls `visit` for every layer (the blocks without branches) in reading order; depths come last.

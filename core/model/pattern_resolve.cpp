@@ -1,6 +1,7 @@
 // Which layer takes which option.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "core/model/pattern_ast.h"
 
@@ -35,38 +36,36 @@ void convert(const Expansion& e, PatternOption& option, const OptionValue& fallb
 }  // namespace
 
 void resolve_options(Expansion& e, const OptionLookup& lookup) {
-  std::map<std::string, std::vector<KnownOption>> layers;
   struct GroupOption {
-    std::string key, symbol;  // symbol: of one member that does not know it
+    std::string key;
+    std::vector<KnownOption> known;  // to the first member
     bool taken = false;
   };
   std::map<size_t, GroupOption> groups;  // by position of the key
+  std::set<std::string> bound;
   for_each_layer(e, [&](BlockSpec& block) {
-    auto found = layers.find(block.symbol);
-    if (found == layers.end()) {
-      auto known = lookup(block.symbol);
-      if (!known)
-        throw_at(e.text, block.position,
-                 "no layer is bound to '" + block.symbol +
-                     "'; `strata layers` lists those that are, [layers.X] binds a symbol");
-      found = layers.emplace(block.symbol, std::move(*known)).first;
+    if (block.options.empty() && bound.count(block.symbol) > 0) return;
+    const auto known = lookup(block);
+    if (!known) {
+      throw_at(e.text, block.position,
+               "no layer is bound to '" + block.symbol + "'; `strata layers` lists those that are");
     }
+    bound.insert(block.symbol);
     std::vector<PatternOption> kept;
     for (PatternOption& option : block.options) {
-      const auto& known = found->second;
-      const auto match = std::find_if(known.begin(), known.end(),
+      const auto match = std::find_if(known->begin(), known->end(),
                                       [&](const KnownOption& k) { return k.key == option.key; });
       if (option.reach == PatternOption::Reach::group) {
-        GroupOption& group = groups[option.position];
-        group.taken |= match != known.end();
-        group.key = option.key;
-        if (group.symbol.empty()) group.symbol = block.symbol;
+        GroupOption& group =
+            groups.try_emplace(option.position, GroupOption{option.key, *known, false})
+                .first->second;
+        group.taken |= match != known->end();
       }
-      if (match == known.end()) {
+      if (match == known->end()) {
         if (option.reach != PatternOption::Reach::own) continue;
         throw_at(e.text, option.position,
                  "'" + option.key + "' is not an option of '" + block.symbol + "'" +
-                     hint(option.key, known));
+                     hint(option.key, *known));
       }
       convert(e, option, match->fallback);
       option.reach = PatternOption::Reach::own;
@@ -78,7 +77,7 @@ void resolve_options(Expansion& e, const OptionLookup& lookup) {
     if (group.taken) continue;
     throw_at(e.text, position,
              "'" + group.key + "' is not an option of any layer in this group" +
-                 hint(group.key, layers[group.symbol]));
+                 hint(group.key, group.known));
   }
 }
 

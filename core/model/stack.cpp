@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/model/stack_options.h"
 #include "core/ops/arithmetic.h"
 #include "core/ops/shape.h"
 #include "core/ops/linear.h"
@@ -91,12 +92,7 @@ StackBlock Stack::build(const BlockSpec& spec, const std::string& prefix, const 
   if (!block.branches.empty()) return block;
 
   const std::string name = factory_.name_of(spec.symbol);
-  Options options = factory_.preset(spec.symbol);
-  for (const std::string& key : {name, spec.symbol}) {
-    const auto it = config_.layers.find(key);
-    if (it == config_.layers.end()) continue;
-    for (const auto& [option, value] : it->second) options[option] = value;
-  }
+  Options options = symbol_options(spec.symbol, config_, factory_);
   for (const PatternOption& o : spec.options) options[o.key] = o.value;
 
   Site& site = block.site;

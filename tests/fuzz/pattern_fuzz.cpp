@@ -45,8 +45,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   });
   allow_refusal([&] { to_periods(e); });
   allow_refusal([&] {
-    resolve_options(e, [](const std::string& symbol) -> std::optional<std::vector<KnownOption>> {
-      if (symbol == "-") return std::vector<KnownOption>{};
+    resolve_options(e, [](const BlockSpec& layer) -> std::optional<std::vector<KnownOption>> {
+      if (layer.symbol == "-") return std::vector<KnownOption>{};
       return std::vector<KnownOption>{{"a", int64_t{0}}, {"b", 0.5}};
     });
     canonical_pattern(e);

@@ -8,7 +8,8 @@ using namespace strata;
 
 namespace {
 
-std::optional<std::vector<KnownOption>> lookup(const std::string& symbol) {
+std::optional<std::vector<KnownOption>> lookup(const BlockSpec& layer) {
+  const std::string& symbol = layer.symbol;
   if (symbol == "M") return {{{"d_state", int64_t{128}}, {"dt_min", 0.001}, {"neg_eig", false}}};
   if (symbol == "-") return {{{"d_ff", int64_t{0}}, {"activation", std::string("relu2")}}};
   if (symbol == "i") return std::vector<KnownOption>{};
