@@ -1,9 +1,9 @@
 // Attention for one new token per sequence over pages, and the append of new keys and values.
 //
 // A step reads every key and value once, so it is made to stream: tasks are runs of pages of one
-// sequence, and the rows that come next are asked for while the present ones are worked on. All
-// query heads of a key-value head share each load; a head's elements are in the vector lanes. Each
-// run leaves (maximum, sum, weighted values); a second pass joins the runs in order.
+// sequence, read 16 tokens at a time through all heads. All query heads of a key-value head share
+// each load; a head's elements are in the vector lanes. Each run leaves (maximum, sum, weighted
+// values); a second pass joins the runs in order.
 #include <omp.h>
 
 #include <cstring>
