@@ -14,6 +14,7 @@ constexpr double kBig = 9e15;  // integers that a double holds exactly
 const Range kAny{-kBig, kBig};
 const Range kAtLeast0{0, kBig};
 const Range kAtLeast1{1, kBig};
+const Range kCount{1, 1 << 20};  // rows of a batch and the like
 const Range kPositive{0, kBig, true};
 const Range kBytes{0, kBig, false, {}, true};
 
@@ -87,9 +88,9 @@ void add_train(Table& t) {
   const auto s = &Config::train;
   using T = TrainConfig;
   t.key("steps", s, &T::steps, kAtLeast1, "optimizer steps", "length of the run");
-  t.key("batch_size", s, &T::batch_size, kAtLeast1, "sequences",
+  t.key("batch_size", s, &T::batch_size, kCount, "sequences",
         "per optimizer step, over all microbatches");
-  t.key("accumulate", s, &T::accumulate, kAtLeast1, "microbatches",
+  t.key("accumulate", s, &T::accumulate, kCount, "microbatches",
         "per optimizer step; the loss is the same as without");
   t.key("lr", s, &T::lr, kPositive, "per step", "learning rate at its peak");
   t.key("schedule", s, &T::schedule, one_of({"constant", "linear", "cosine", "wsd"}), "",
@@ -108,7 +109,7 @@ void add_train(Table& t) {
   t.key("clip", s, &T::clip, kAtLeast0, "", "largest global gradient norm; 0: no clipping");
   t.key("loss_norm", s, &T::loss_norm, one_of({"token", "microbatch"}), "",
         "divide by the labels of the whole step, or of each microbatch");
-  t.key("loss_chunk", s, &T::loss_chunk, kAtLeast1, "tokens",
+  t.key("loss_chunk", s, &T::loss_chunk, kCount, "tokens",
         "logits that exist at once in the cross entropy");
   t.key("recompute", s, &T::recompute, kAny, "",
         "blocks recomputed in the backward pass: \"none\", \"block\" (all) or symbols [\"M\"]");

@@ -7,6 +7,8 @@
 namespace strata::config_values {
 namespace {
 
+constexpr double kNone = 9e15;  // integers up to here are exact as doubles
+
 [[noreturn]] void refuse(const std::string& expected, const TomlValue& got) {
   std::string shown = to_toml(got);
   if (shown.size() > 60)
@@ -19,10 +21,11 @@ std::string short_number(double v) {
       TomlValue{v == std::floor(v) && std::abs(v) < 1e15 ? TomlValue{int64_t(v)} : TomlValue{v}});
 }
 
+// Bounds of 9e15 and beyond stand for none.
 void check(double v, const Range& range, const TomlValue& got) {
   if (!std::isfinite(v)) refuse("finite", got);
-  const bool low = range.above_min ? v <= range.min : v < range.min;
-  if (low || v > range.max) refuse(range.text(), got);
+  const bool low = range.above_min ? v <= range.min : range.min > -kNone && v < range.min;
+  if (low || (range.max < kNone && v > range.max)) refuse(range.text(), got);
 }
 
 // "8GiB", "512 MB" -> bytes; -1 when it is no such text.
@@ -55,7 +58,7 @@ std::string Range::text() const {
     for (const std::string& c : choices) all += (all.empty() ? "" : ", ") + c;
     return "one of " + all;
   }
-  const bool low = min > -9e15, high = max < 9e15;
+  const bool low = min > -kNone, high = max < kNone;
   if (max <= min || (!low && !high)) return "";
   if (low && high)
     return (above_min ? "above " : "from ") + short_number(min) + " to " + short_number(max);
@@ -92,6 +95,7 @@ void read(const TomlValue& v, const Range& range, int64_t& out) {
   } else {
     refuse(range.bytes ? "bytes, such as 4096 or \"8GiB\"" : "an integer", v);
   }
+  if (std::abs(double(out)) > kNone) refuse("below 9e15", v);
   check(double(out), range, v);
 }
 

@@ -161,6 +161,9 @@ TEST_CASE("config: each mistake is one sentence with place, expectation and reme
   CHECK(refusal("[train]\nsteps = \"a\"") == "x.toml:2: train.steps must be an integer, got \"a\"");
   CHECK(refusal("[model]\nd_model = 0").find("from 1 to") != std::string::npos);
   CHECK(refusal("[model]\nd_model = 3.5").find("an integer, got 3.5") != std::string::npos);
+  CHECK(refusal("[train]\nlr = 1e30") == "accepted");
+  CHECK(refusal("[train]\nsteps = 9223372036854775807").find("below") != std::string::npos);
+  CHECK(refusal("[train]\nbatch_size = 1000000000").find("from 1 to") != std::string::npos);
   CHECK(refusal("[train]\nlr = nan").find("finite") != std::string::npos);
   CHECK(refusal("[train]\nlr = 0").find("greater than 0") != std::string::npos);
   CHECK(refusal("[train]\nstepps = 1") ==
