@@ -86,6 +86,7 @@ int parse_and_run(const std::vector<std::string>& words) {
   add_ablate_command(app, session);
   add_check_layer_command(app, session);
   add_generate_command(app, session);
+  add_check_golden_command(app, session);
   add_help_command(app, session);
   add_init_command(app, session);
   add_layers_command(app, session);

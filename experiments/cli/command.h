@@ -31,6 +31,7 @@ void add_run_command(CLI::App& app, Session& session);
 void add_ablate_command(CLI::App& app, Session& session);
 void add_check_layer_command(CLI::App& app, Session& session);
 void add_generate_command(CLI::App& app, Session& session);
+void add_check_golden_command(CLI::App& app, Session& session);
 void add_help_command(CLI::App& app, Session& session);
 void add_init_command(CLI::App& app, Session& session);
 void add_layers_command(CLI::App& app, Session& session);
