@@ -29,6 +29,7 @@ constexpr OpCheck kChecks[] = {
     {"cross_entropy", check_cross_entropy},
     {"adamw", check_adamw},
     {"ssd_scan", check_ssd_scan, "M", "ssd_scan", true},
+    {"moe", check_moe, "E"},
 };
 
 const OpCheck* find_check(const std::string& name) {
@@ -41,12 +42,13 @@ const OpCheck* find_check(const std::string& name) {
 // Why an operator cannot be checked; "" if it can.
 std::string lacking(const OpCheck* check, const std::string& name, LayerFactory& factory) {
   if (!check) return "needs operator " + name;
-  if (!*check->named_op) return "";
+  if (!*check->symbol) return "";
   try {
     factory.create(check->symbol, LayerConfig(64, 1, {}, name));  // loads the plugin
   } catch (const Error&) {
+    return "needs operator " + name;
   }
-  return find_named_op(check->named_op) ? "" : "needs operator " + name;
+  return !*check->named_op || find_named_op(check->named_op) ? "" : "needs operator " + name;
 }
 
 }  // namespace

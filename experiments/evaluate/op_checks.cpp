@@ -6,7 +6,6 @@
 #include "core/ops/attend.h"
 #include "core/ops/causal_conv1d.h"
 #include "core/ops/lm_head_loss.h"
-#include "core/ops/named_op.h"
 #include "core/ops/rms_norm.h"
 #include "core/ops/rope.h"
 #include "core/train/adamw.h"
@@ -260,32 +259,6 @@ void check_adamw(OpCase& c) {
     std::vector<double> grad = read_tensor(p.slot->grad);
     for (double& g : grad) g *= factor;
     c.compare("clip.out." + p.name, grad);
-  }
-}
-
-void check_ssd_scan(OpCase& c) {
-  const NamedOp scan = find_named_op("ssd_scan");
-  for (const std::string variant : {"", "zero_state.", "clamped."}) {
-    if (!c.has(variant + "y")) continue;
-    // The result must not depend on how the sequence is cut into chunks.
-    for (const int64_t chunk : {int64_t{1}, int64_t{3}, int64_t{8}, int64_t{64}}) {
-      c.begin(variant);
-      NamedCall call{c.cx(), {}, {}, {}};
-      for (const char* name : {"x", "dt_raw", "B", "C", "A_log", "D", "dt_bias"}) {
-        call.in[name] = c.in(name);
-      }
-      if (variant != "zero_state.") call.in["initial_state"] = c.in("initial_state");
-      call.options["chunk_size"] = chunk;
-      if (variant == "clamped.") {
-        const auto& limits = c.about().at("clamp_limits", "ssd_scan").as_array("clamp_limits");
-        call.options["dt_limit_min"] = limits.at(0).as_double("clamp_limits");
-        call.options["dt_limit_max"] = limits.at(1).as_double("clamp_limits");
-      }
-      scan(call);
-      c.output("y", call.out.at("y"));
-      c.output("final_state", call.out.at("final_state"));
-      c.gradients();
-    }
   }
 }
 

@@ -15,5 +15,6 @@ void check_rope(OpCase& c);
 void check_cross_entropy(OpCase& c);
 void check_adamw(OpCase& c);
 void check_ssd_scan(OpCase& c);
+void check_moe(OpCase& c);
 
 }  // namespace strata::golden
