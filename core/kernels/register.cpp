@@ -1,6 +1,8 @@
 // The kernel registry: one object in libstrata.so, keyed by (op, device, dtype).
 #include "core/kernels/register.h"
 
+#include <cstdarg>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -78,6 +80,15 @@ KernelFn find_kernel(const char* op, DeviceKind device, DType dtype, const char*
     throw Error(std::string("operation '") + op + "': kernel in " + it->second.file +
                 " was compiled for other arguments than its caller; rebuild the plugin");
   return it->second.run;
+}
+
+void kernel_error(const char* format, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  std::vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  throw Error(text);
 }
 
 }  // namespace strata

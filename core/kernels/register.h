@@ -4,8 +4,9 @@
 //   STRATA_CPU_KERNEL("scale", ScaleArgs, scale_cpu)      // registers <float> and <double>
 //
 // The file is compiled once per instruction set, so the functions belong in an anonymous namespace:
-// two variants of one name would be merged by the linker. The registry keeps the best variant that this CPU
-// can run. A second registration of the same (op, device, dtype, instruction set) is an error.
+// two variants of one name would be merged by the linker. The registry keeps the best variant that
+// this CPU can run. A second registration of the same (op, device, dtype, instruction set) is an
+// error.
 #pragma once
 
 #include <typeinfo>
@@ -33,6 +34,11 @@ STRATA_API bool register_kernel(const KernelEntry& entry);
 
 // The first clash of registrations since the last call, as a sentence; "" when there was none.
 STRATA_API const char* take_registration_clash();
+
+// Throws Error with a text as printf writes it. Kernel files use it instead of std::string, whose
+// inline functions would be compiled for a newer CPU and then shared with everybody.
+[[noreturn]] STRATA_API void kernel_error(const char* format, ...)
+    __attribute__((format(printf, 1, 2)));
 
 template <class Args, void (*Run)(const Args&, Stream)>
 void run_kernel(const void* args, Stream stream) {

@@ -5,7 +5,7 @@
 //   dC = dG B + p o V, dB = dG^T C + (M_Q o x) dS   dS <- p_Q dS + (p o dy)^T C
 //   U_i = dW_i o G_i + a_{i+1} U_{i+1},  da_i = U_i . M_{i-1},  d(dt_i) = U_ii
 #include "core/kernels/register.h"
-#include "layers/mamba2/ssd_chunk.h"
+#include "layers/mamba2/ssd_chunk_cpu.h"
 
 namespace strata::mamba2 {
 namespace {

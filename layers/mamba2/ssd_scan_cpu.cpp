@@ -1,6 +1,6 @@
-// The chunked scan, forward. See ssd_chunk.h for the algebra.
+// The chunked scan, forward. See ssd_chunk_cpu.h for the algebra.
 #include "core/kernels/register.h"
-#include "layers/mamba2/ssd_chunk.h"
+#include "layers/mamba2/ssd_chunk_cpu.h"
 
 namespace strata::mamba2 {
 namespace {

@@ -12,8 +12,7 @@ void check_ids(const Tensor& ids, int64_t vocab_size) {
   const int32_t* id = ids.ptr<int32_t>();
   for (int64_t i = 0; i < ids.numel(); ++i)
     if (id[i] < 0 || id[i] >= vocab_size)
-      throw Error("token " + std::to_string(id[i]) + " is outside of the vocabulary of " +
-                  std::to_string(vocab_size));
+      kernel_error("token %d is outside of the vocabulary of %ld", id[i], long(vocab_size));
 }
 
 template <class T>

@@ -10,8 +10,7 @@ void check(const char* op, const Tensor& index, int64_t n) {
   const int32_t* at = index.ptr<int32_t>();
   for (int64_t i = 0; i < index.numel(); ++i)
     if (at[i] >= n || at[i] < -1)
-      throw Error(std::string(op) + ": index " + std::to_string(at[i]) + " at place " +
-                  std::to_string(i) + " is outside of [0, " + std::to_string(n) + ")");
+      kernel_error("%s: index %d at place %ld is outside of [0, %ld)", op, at[i], long(i), long(n));
 }
 
 template <class T>

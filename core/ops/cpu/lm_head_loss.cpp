@@ -84,8 +84,7 @@ void cross_entropy_cpu(const CrossEntropyArgs& a, Stream) {
   double* row_loss = a.row_loss.ptr<double>();
   for (int64_t r = 0; r < rows; ++r)
     if (labels[r] != kNoLabel && (labels[r] < 0 || labels[r] >= vocab_size))
-      throw Error("label " + std::to_string(labels[r]) + " is outside of the vocabulary of " +
-                  std::to_string(vocab_size));
+      kernel_error("label %d is outside of the vocabulary of %ld", labels[r], long(vocab_size));
   const T gradient_scale = a.inverse_count ? T(*a.inverse_count.ptr<double>()) : T(0);
   parallel_for(rows, grain_for(16 * vocab_size), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) row_loss[r] = cross_entropy_row<T>(a, r, gradient_scale);
