@@ -1,6 +1,7 @@
 #include "core/ops/activation.h"
 
 #include "core/contract/options.h"
+#include "core/ops/help.h"
 
 namespace strata {
 
@@ -66,5 +67,20 @@ Tensor gated(Context& cx, Tensor gate, Tensor up, Activation act) {
 Tensor silu_mul(Context& cx, Tensor gate, Tensor up) {
   return gated(cx, gate, up, Activation::silu);
 }
+
+STRATA_OP_HELP("activation", R"(y = act(x), elementwise, by name
+  Tensor activation(Context&, Tensor x, Activation);     Activation activation_of(name, place);
+  Tensor relu | relu2 | silu | gelu | gelu_tanh | sigmoid | tanh | softplus | exp (Context&, Tensor x);
+  x, y  (...)
+relu2 = relu(x)^2, gelu = x Phi(x), softplus = log(1 + e^x).
+State: none. Gradient: x.
+  #include "core/ops/activation.h"
+  Tensor h = relu2(cx, linear(cx, x, up_));)")
+STRATA_OP_HELP("gated", R"(y = act(gate) * up in one pass
+  Tensor gated(Context&, Tensor gate, Tensor up, Activation);   Tensor silu_mul(Context&, gate, up);
+  gate, up, y  (...), one shape; slices are welcome
+State: none. Gradient: gate and up.
+  #include "core/ops/activation.h"
+  Tensor h = silu_mul(cx, linear(cx, x, gate_), linear(cx, x, up_));)")
 
 }  // namespace strata

@@ -1,5 +1,6 @@
 #include "core/ops/arithmetic.h"
 
+#include "core/ops/help.h"
 #include "core/ops/row_blocks.h"
 
 namespace strata {
@@ -59,5 +60,28 @@ Tensor scale(Context& cx, Tensor x, double factor, double shift) {
 }
 
 Tensor copy(Context& cx, Tensor x) { return scale(cx, x, 1); }
+
+STRATA_OP_HELP("add", R"(y = a + b, b broadcast over a
+  Tensor add(Context&, Tensor a, Tensor b);   also sub (a - b) and mul (a * b)
+  a     (...)                 b  the shape of a; its trailing axes ((d,), (heads, d)); one number per
+                                 row ((..., 1), (heads, 1)); or a single number ((1,))
+  y     as a
+State: none. Gradient: both; that of b is summed over what it was broadcast to, in a fixed order.
+  #include "core/ops/arithmetic.h"
+  Tensor y = add(cx, x, mul(cx, h, gate));)")
+STRATA_OP_HELP("sub", R"(y = a - b, b broadcast over a: see add)")
+STRATA_OP_HELP("mul", R"(y = a * b, b broadcast over a: see add)")
+STRATA_OP_HELP("scale", R"(y = factor * x + shift, with two numbers
+  Tensor scale(Context&, Tensor x, double factor, double shift = 0);
+  x, y  (...)
+State: none. Gradient: x.
+  #include "core/ops/arithmetic.h"
+  Tensor keep = scale(cx, z, -1, 1);          // 1 - z)")
+STRATA_OP_HELP("copy", R"(a packed copy of x
+  Tensor copy(Context&, Tensor x);
+  x, y  (...); x may be a slice of wider rows
+State: none. Gradient: x.
+  #include "core/ops/arithmetic.h"
+  Tensor packed = copy(cx, cx.columns(h, 0, d));)")
 
 }  // namespace strata

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/ops/attend_workspace.h"
+#include "core/ops/help.h"
 
 namespace strata {
 namespace {
@@ -97,5 +98,14 @@ Tensor attend(Context& cx, Tensor q, Tensor k, Tensor v, const AttendOptions& op
   (q.shape[1] == 1 ? attend_step_op : attend_op)(cx, q.dtype, args);
   return args.y;
 }
+
+STRATA_OP_HELP("attend", R"(softmax attention with memory linear in the sequence length
+  Tensor attend(Context&, Tensor q, Tensor k, Tensor v, const AttendOptions&, Pass&);
+  q, y  (batch, seq_len, n_heads * head_dim)      k, v (batch, seq_len, n_kv_heads * head_dim)
+Options: n_heads, n_kv_heads, head_dim, scale, softcap, causal, window.
+State: "k" and "v" in pages, per token; declared by the operation. A query sees keys of its own
+document (pass.seq_idx) only. Gradient: q, k, v. Source: arXiv 2205.14135.
+  #include "core/ops/attend.h"
+  Tensor y = attend(cx, q, k, v, {.n_heads = 8, .n_kv_heads = 2, .head_dim = 64}, pass);)")
 
 }  // namespace strata

@@ -1,5 +1,7 @@
 #include "core/ops/causal_conv1d.h"
 
+#include "core/ops/help.h"
+
 namespace strata {
 
 static const Op<CausalConv1dArgs> conv_op("causal_conv1d");
@@ -61,5 +63,15 @@ Tensor causal_conv1d(Context& cx, Tensor x, Tensor weight, Tensor bias, Pass& pa
   });
   return y;
 }
+
+STRATA_OP_HELP("causal_conv1d", R"(depthwise causal convolution over time
+  Tensor causal_conv1d(Context&, Tensor x, Tensor weight, Tensor bias, Pass&, {.silu, .initial});
+  x, y  (batch, seq_len, channels), x may be a slice       weight (channels, 1, kernel)
+  bias  (channels,) or absent                              initial (batch, kernel - 1, channels)
+y_t = act(bias + sum_j weight[j] x_{t - kernel + 1 + j}); act is silu on request.
+State: "conv" (kernel - 1, channels), the last inputs; declared by the operation. Inputs of another
+document (pass.seq_idx) count as zero. Gradient: x, weight, bias, initial.
+  #include "core/ops/causal_conv1d.h"
+  Tensor h = causal_conv1d(cx, x, conv_, conv_bias_, pass, {.silu = true});)")
 
 }  // namespace strata

@@ -1,5 +1,7 @@
 #include "core/ops/decay_scan.h"
 
+#include "core/ops/help.h"
+
 #include <algorithm>
 
 namespace strata {
@@ -85,5 +87,24 @@ Tensor decay_scan_outer(Context& cx, Tensor a, Tensor k, Tensor v, Tensor q, Pas
   });
   return y;
 }
+
+STRATA_OP_HELP("decay_scan", R"(h_t = a_t h_{t-1} + b_t, all h_t returned
+  Tensor decay_scan(Context&, Tensor a, Tensor b, Pass&);
+  b, h  (batch, seq_len, ..., width)
+  a     as b, or without its last axis (or with 1 there): one decay for the row; any value
+State: "scan" (..., width), h of the last token; declared by the operation. A document's first token
+(pass.seq_idx) starts from zero. Gradient: a and b.
+  #include "core/ops/decay_scan.h"
+  Tensor z = sigmoid(cx, linear(cx, x, gate_));
+  Tensor h = decay_scan(cx, scale(cx, z, -1, 1), mul(cx, z, value), pass);   // minGRU)")
+STRATA_OP_HELP("decay_scan_outer", R"(S_t = a_t S_{t-1} + k_t v_t^T, y_t = S_t^T q_t
+  Tensor decay_scan_outer(Context&, Tensor a, Tensor k, Tensor v, Tensor q, Pass&);
+  a     (batch, seq_len, heads), any value                 k, q (batch, seq_len, heads, d_k)
+  v, y  (batch, seq_len, heads, d_v)
+Linear attention with decay, in chunks of 64 tokens by matrix products (arXiv 2006.16236, 2405.21060).
+State: "scan" (heads, d_k, d_v); declared by the operation. A document's first token starts from
+zero. Gradient: a, k, v, q.
+  #include "core/ops/decay_scan.h"
+  Tensor y = decay_scan_outer(cx, sigmoid(cx, a), k, v, q, pass);)")
 
 }  // namespace strata

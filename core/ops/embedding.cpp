@@ -1,5 +1,7 @@
 #include "core/ops/embedding.h"
 
+#include "core/ops/help.h"
+
 namespace strata {
 
 static const Op<EmbeddingArgs> embedding_op("embedding");
@@ -21,5 +23,12 @@ Tensor embedding(Context& cx, Tensor ids, Tensor table) {
   });
   return y;
 }
+
+STRATA_OP_HELP("embedding", R"(rows of a table by token id
+  Tensor embedding(Context&, Tensor ids, Tensor table);
+  ids   (batch, seq_len) i32      table (vocab_size, d)      y (batch, seq_len, d)
+State: none. Gradient: table, added up in the order of the tokens.
+  #include "core/ops/embedding.h"
+  Tensor h = embedding(cx, tokens, embed_);)")
 
 }  // namespace strata

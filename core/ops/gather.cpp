@@ -1,5 +1,7 @@
 #include "core/ops/gather.h"
 
+#include "core/ops/help.h"
+
 namespace strata {
 
 static const Op<GatherArgs> gather_op("gather");
@@ -37,5 +39,18 @@ Tensor scatter_add(Context& cx, Tensor x, Tensor index, int64_t n) {
   });
   return y;
 }
+
+STRATA_OP_HELP("gather", R"(y[i] = x[index[i]], rows by index
+  Tensor gather(Context&, Tensor x, Tensor index);
+  x     (n rows, d)       index (...) i32 in [-1, n)        y index.shape + (d); -1 gives a row of zeros
+State: none. Gradient: x, added up in the order of the indices.
+  #include "core/ops/gather.h"
+  Tensor rows = gather(cx, x, sorted.token);)")
+STRATA_OP_HELP("scatter_add", R"(y[index[i]] += x[i], from zero
+  Tensor scatter_add(Context&, Tensor x, Tensor index, int64_t n);
+  x     (m rows, d)       index (m,) i32 in [-1, n); -1 drops the row      y (n, d)
+State: none. Gradient: x. Sums run in the order of i, whatever the number of threads.
+  #include "core/ops/gather.h"
+  Tensor y = scatter_add(cx, rows, token, x.rows());)")
 
 }  // namespace strata

@@ -1,5 +1,7 @@
 #include "core/ops/grouped_linear.h"
 
+#include "core/ops/help.h"
+
 namespace strata {
 
 static const Op<GroupedLinearArgs> grouped_op("grouped_linear");
@@ -22,5 +24,13 @@ Tensor grouped_linear(Context& cx, Tensor x, Tensor weight, Tensor offsets) {
   });
   return y;
 }
+
+STRATA_OP_HELP("grouped_linear", R"(y = x W_g^T for rows sorted by group
+  Tensor grouped_linear(Context&, Tensor x, Tensor weight, Tensor offsets);
+  x     (rows, d_in)      weight (groups, d_out, d_in)      offsets (groups + 1,) i32      y (rows, d_out)
+Group g has the rows [offsets[g], offsets[g + 1]); a group may be empty.
+State: none. Gradient: x and weight.
+  #include "core/ops/grouped_linear.h"
+  Tensor h = grouped_linear(cx, rows, experts_, offsets);)")
 
 }  // namespace strata

@@ -1,5 +1,7 @@
 #include "core/ops/linear.h"
 
+#include "core/ops/help.h"
+
 namespace strata {
 
 static const Op<LinearArgs> linear_op("linear");
@@ -29,5 +31,13 @@ Tensor linear(Context& cx, Tensor x, Tensor weight, Tensor bias) {
   });
   return y;
 }
+
+STRATA_OP_HELP("linear", R"(y = x W^T + b
+  Tensor linear(Context&, Tensor x, Param weight, Param bias = {});
+  x     (..., d_in)       weight (d_out, d_in)       bias (d_out,)       y (..., d_out)
+Weights may be dense, quantized, adapted or sharded: the layer need not know.
+State: none. Gradient: x, weight, bias; those that are frozen cost nothing.
+  #include "core/ops/linear.h"
+  Tensor h = linear(cx, x, up_, up_bias_);)")
 
 }  // namespace strata

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/ops/arithmetic.h"
+#include "core/ops/help.h"
 #include "core/ops/linear.h"
 
 namespace strata {
@@ -85,5 +86,21 @@ LmHeadLoss cross_entropy(Context& cx, Tensor logits, Tensor labels, Tensor inver
   if (target.wanted) scale_op(cx, z.dtype, {z, target.grad, 1, 0, target.accumulate});
   return out;
 }
+
+STRATA_OP_HELP("lm_head_loss", R"(LM head and cross entropy in one, without tokens x vocab_size
+  LmHeadLoss lm_head_loss(Context&, Tensor h, Tensor weight, Tensor labels, Tensor inverse_count,
+                          {.logits_scale, .softcap, .z_loss, .chunk = 256}, Tensor predictions = {});
+  h     (..., d)          weight (vocab_size, d)      labels one i32 a row, -100: none
+  loss  (1,) f64, the sum over labelled rows          count (1,) i64
+State: none. Gradient: h and weight at once, times inverse_count (1,) f64; absent: no gradient.
+  #include "core/ops/lm_head_loss.h"
+  LmHeadLoss l = lm_head_loss(cx, h, head_, labels, inverse_count);)")
+STRATA_OP_HELP("cross_entropy", R"(cross entropy of given logits: the twin of lm_head_loss
+  LmHeadLoss cross_entropy(Context&, Tensor logits, Tensor labels, Tensor inverse_count, options,
+                           Tensor predictions = {});
+  logits (..., vocab_size)        labels one i32 a row, -100: none
+State: none. Gradient: logits, times inverse_count.
+  #include "core/ops/lm_head_loss.h"
+  LmHeadLoss l = cross_entropy(cx, logits, labels, inverse_count);)")
 
 }  // namespace strata

@@ -1,5 +1,7 @@
 #include "core/ops/matmul.h"
 
+#include "core/ops/help.h"
+
 namespace strata {
 
 static const Op<MatmulArgs> matmul_op("matmul");
@@ -89,5 +91,12 @@ Tensor matmul(Context& cx, Tensor a, Tensor b, const MatmulOptions& o) {
   });
   return y;
 }
+
+STRATA_OP_HELP("matmul", R"(y = alpha op(a) op(b), batched over the leading axes
+  Tensor matmul(Context&, Tensor a, Tensor b, {.transpose_a, .transpose_b, .alpha});
+  a     (..., m, k)       b (..., k, n), or (k, n) shared by all      y (..., m, n)
+State: none. Gradient: a and b.
+  #include "core/ops/matmul.h"
+  Tensor scores = matmul(cx, q, k, {.transpose_b = true, .alpha = 0.125});)")
 
 }  // namespace strata

@@ -1,5 +1,6 @@
 #include "core/ops/rms_norm.h"
 
+#include "core/ops/help.h"
 #include "core/ops/row_blocks.h"
 
 namespace strata {
@@ -89,5 +90,25 @@ Tensor layer_norm(Context& cx, Tensor x, Tensor weight, Tensor bias,
   });
   return y;
 }
+
+STRATA_OP_HELP("rms_norm", R"(y = x / sqrt(mean(x^2) + eps) * w, over groups of the last axis
+  Tensor rms_norm(Context&, Tensor x, Tensor weight, {.eps = 1e-5, .group = 0, .weight_plus_one});
+  x, y  (..., d)          weight (d,) or absent      group: width of a group, 0: all of d
+State: none. Gradient: x and weight. Source: arXiv 1910.07467.
+  #include "core/ops/rms_norm.h"
+  Tensor q = rms_norm(cx, heads, q_norm_, {.eps = 1e-6});)")
+STRATA_OP_HELP("gated_rms_norm", R"(rms(x silu(z)) w, or rms(x) w silu(z)
+  Tensor gated_rms_norm(Context&, Tensor x, Tensor z, Tensor weight, {.eps, .group},
+                        bool norm_before_gate = false);
+  x, z, y  (..., d)       weight (d,)                group: width of a group, 0: all of d
+State: none. Gradient: x, z and weight. The output norm of Mamba-2 (arXiv 2405.21060).
+  #include "core/ops/rms_norm.h"
+  y = gated_rms_norm(cx, y, z, norm_, {.group = d_inner / n_groups});)")
+STRATA_OP_HELP("layer_norm", R"(y = (x - mean) / sqrt(var + eps) * w + b
+  Tensor layer_norm(Context&, Tensor x, Tensor weight, Tensor bias, {.eps = 1e-5, .weight_plus_one});
+  x, y  (..., d)          weight, bias (d,) or absent
+State: none. Gradient: x, weight and bias. Source: arXiv 1607.06450.
+  #include "core/ops/rms_norm.h"
+  x = layer_norm(cx, x, norm_, norm_bias_);)")
 
 }  // namespace strata

@@ -1,5 +1,7 @@
 #include "core/ops/rope.h"
 
+#include "core/ops/help.h"
+
 #include <cmath>
 #include <numbers>
 
@@ -57,5 +59,12 @@ Tensor rope(Context& cx, Tensor x, Tensor positions, const RopeOptions& o) {
   });
   return args.y;
 }
+
+STRATA_OP_HELP("rope", R"(rotary position embedding, half-split form
+  Tensor rope(Context&, Tensor x, Tensor positions, {.head_dim, .rotary_dim, .theta, ...});
+  x, y  (batch, seq_len, n_heads * head_dim)      positions (batch, seq_len) i32: pass.positions()
+State: none; positions restart with a document. Gradient: x. Source: arXiv 2104.09864.
+  #include "core/ops/rope.h"
+  q = rope(cx, q, pass.positions(), {.head_dim = 64});)")
 
 }  // namespace strata

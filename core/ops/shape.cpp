@@ -1,6 +1,7 @@
 #include "core/ops/shape.h"
 
 #include "core/ops/arithmetic.h"
+#include "core/ops/help.h"
 
 namespace strata {
 
@@ -67,5 +68,24 @@ Tensor concat(Context& cx, const std::vector<Tensor>& parts) {
   });
   return y;
 }
+
+STRATA_OP_HELP("split", R"(views of consecutive columns
+  std::vector<Tensor> split(Context&, Tensor x, const std::vector<int64_t>& sizes);
+  x     (..., sum of sizes)       views (..., size)
+State: none. Gradient: the views' gradients are views of x's. cx.columns(x, begin, width) is one of them.
+  #include "core/ops/shape.h"
+  auto parts = split(cx, h, {d_inner, d_inner, n_heads});)")
+STRATA_OP_HELP("concat", R"(tensors one after the other along the last axis
+  Tensor concat(Context&, const std::vector<Tensor>& parts);
+  parts (..., d_i)                y (..., sum of d_i)
+State: none. Gradient: all parts.
+  #include "core/ops/shape.h"
+  Tensor both = concat(cx, {x, pass.fetch("embed")});)")
+STRATA_OP_HELP("reshape", R"(x with another shape of as many elements
+  Tensor reshape(Context&, Tensor x, const Shape& shape);
+A view; a copy only where a slice gets another last axis.
+State: none. Gradient: x.
+  #include "core/ops/shape.h"
+  Tensor heads = reshape(cx, x, {batch, seq_len, n_heads, head_dim});)")
 
 }  // namespace strata

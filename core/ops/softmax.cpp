@@ -1,5 +1,7 @@
 #include "core/ops/softmax.h"
 
+#include "core/ops/help.h"
+
 namespace strata {
 
 static const Op<SoftmaxArgs> softmax_op("softmax");
@@ -16,5 +18,12 @@ Tensor softmax(Context& cx, Tensor x, double scale) {
   });
   return y;
 }
+
+STRATA_OP_HELP("softmax", R"(y = softmax(scale x) over the last axis
+  Tensor softmax(Context&, Tensor x, double scale = 1);
+  x, y  (..., d)
+State: none. Gradient: x. For attention over a sequence use attend: its memory is linear.
+  #include "core/ops/softmax.h"
+  Tensor weights = softmax(cx, linear(cx, x, router_));)")
 
 }  // namespace strata

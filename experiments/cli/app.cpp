@@ -91,6 +91,7 @@ int parse_and_run(const std::vector<std::string>& words) {
   add_init_command(app, session);
   add_layers_command(app, session);
   add_new_layer_command(app, session);
+  add_ops_command(app, session);
 
   std::vector<std::string> arguments(words.rbegin(),
                                      words.rend() - 1);  // CLI11 takes them reversed

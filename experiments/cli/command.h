@@ -36,5 +36,6 @@ void add_help_command(CLI::App& app, Session& session);
 void add_init_command(CLI::App& app, Session& session);
 void add_layers_command(CLI::App& app, Session& session);
 void add_new_layer_command(CLI::App& app, Session& session);
+void add_ops_command(CLI::App& app, Session& session);
 
 }  // namespace strata
