@@ -19,6 +19,7 @@
 #include "experiments/report/page.h"
 #include "experiments/run/index.h"
 #include "experiments/run/interrupt.h"
+#include "experiments/run/record.h"
 
 namespace strata {
 namespace {
@@ -129,20 +130,19 @@ int dry_run(const StudyPlan& plan, const std::string& out, const Session& sessio
 }
 
 std::vector<std::pair<std::string, std::string>> record(const StudyPlan& plan,
-                                                        const Session& session,
-                                                        const Registry& plugins) {
+                                                        const Session& session, Registry& plugins) {
   std::vector<std::pair<std::string, std::string>> out{{"command", session.command_line}};
-  char host[256] = "";
-  ::gethostname(host, sizeof host - 1);
-  out.emplace_back("compiler", "GCC or Clang " __VERSION__);
-  out.emplace_back("machine", host);
+  if (const std::string commit = git_commit(session.executable); !commit.empty())
+    out.emplace_back("commit", commit);
+  out.emplace_back("compiler", __VERSION__);
+  out.emplace_back("machine", cpu_name());
   out.emplace_back("threads per run", std::to_string(plan.runs.front().config.train.threads));
-  std::set<std::string> used;
-  for (const PluginFile& plugin : plugins.plugins())
-    for (const StudyRun& run : plan.runs)
-      if (run.config.model.pattern.find(plugin.symbol) != std::string::npos)
-        if (used.insert(plugin.name).second)
-          out.emplace_back("plugin " + plugin.name, plugin.hash.substr(0, 16) + "  " + plugin.path);
+  std::set<std::string> patterns, named;
+  for (const StudyRun& run : plan.runs) patterns.insert(run.config.model.pattern);
+  for (const std::string& pattern : patterns)
+    for (const PluginRecord& plugin : plugins_of(pattern, plugins))
+      if (named.insert(plugin.name).second)
+        out.emplace_back("plugin " + plugin.name, plugin.hash.substr(0, 16) + "  " + plugin.path);
   return out;
 }
 
