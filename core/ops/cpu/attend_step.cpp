@@ -133,6 +133,16 @@ void softmax_page(T* s, int64_t count, T cap, int64_t width, T* sums) {
   }
 }
 
+// A hint only: rows behind the end of a page do no harm.
+template <class T>
+inline void prefetch_block(const T* from, int64_t pitch, int64_t count, int64_t dim) {
+  for (int64_t j = 0; j < count; ++j) {
+    for (int64_t d = 0; d < dim; d += 64 / int64_t(sizeof(T))) {
+      __builtin_prefetch(from + j * pitch + d, 0, 2);
+    }
+  }
+}
+
 constexpr int64_t kBlock = 16;  // tokens read side by side
 
 // Keys [from, to) of sequence b. out: per head {width sums, maximum, divisor}.
@@ -158,8 +168,12 @@ void attend_run(const Attention<T>& a, int64_t b, int64_t from, int64_t to, T* s
     const Rows<T> values = rows_of(a.v, a.v_pitch, a.v_pages, a, b, 0);
     const T* k = keys.at(j0);
     const T* v = values.at(j0);
+    // While a head's block is worked on, the same head's next block is on its way.
+    const T* following = j0 + count < to ? keys.at(j0 + count) : v;
     for (int64_t j = 0; j < count; j += kBlock) {
+      const T* next = j + kBlock < count ? k + (j + kBlock) * keys.pitch : v;
       for (int64_t g = 0; g < a.n_kv_heads; ++g) {
+        prefetch_block(next + g * dim, keys.pitch, min_of(kBlock, count - j), dim);
         dot_heads(q + g * group * width, group, width, k + j * keys.pitch + g * dim, keys.pitch,
                   min_of(kBlock, count - j), dim, scores + g * group * kTile + j);
       }
@@ -168,7 +182,9 @@ void attend_run(const Attention<T>& a, int64_t b, int64_t from, int64_t to, T* s
       softmax_page(scores + h * kTile, count, scale.cap, width, out + h * step);
     }
     for (int64_t j = 0; j < count; j += kBlock) {
+      const T* next = j + kBlock < count ? v + (j + kBlock) * values.pitch : following;
       for (int64_t g = 0; g < a.n_kv_heads; ++g) {
+        prefetch_block(next + g * dim, values.pitch, min_of(kBlock, count - j), dim);
         add_values(out + g * group * step, step, scores + g * group * kTile + j, group,
                    v + j * values.pitch + g * dim, values.pitch, min_of(kBlock, count - j), dim);
       }
