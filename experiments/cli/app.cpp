@@ -89,6 +89,7 @@ int parse_and_run(const std::vector<std::string>& words) {
   add_check_golden_command(app, session);
   add_help_command(app, session);
   add_init_command(app, session);
+  add_inspect_command(app, session);
   add_layers_command(app, session);
   add_new_layer_command(app, session);
   add_ops_command(app, session);

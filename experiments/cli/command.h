@@ -34,6 +34,7 @@ void add_generate_command(CLI::App& app, Session& session);
 void add_check_golden_command(CLI::App& app, Session& session);
 void add_help_command(CLI::App& app, Session& session);
 void add_init_command(CLI::App& app, Session& session);
+void add_inspect_command(CLI::App& app, Session& session);
 void add_layers_command(CLI::App& app, Session& session);
 void add_new_layer_command(CLI::App& app, Session& session);
 void add_ops_command(CLI::App& app, Session& session);
