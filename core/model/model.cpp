@@ -203,6 +203,7 @@ Tensor Model::logits(const TokenBatch& batch,
 
 Tensor Model::run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions) {
   CallScope scope(cx);
+  call.published.clear();  // of the call before
   const int64_t batch = tokens.shape[0], n = tokens.shape[1], d_model = config_.model.d_model;
   call.positions = positions(cx, {}, call.cache ? call.cache->lengths : Tensor{}, batch, n);
   Tensor h = stack_->forward(cx, call, embed(cx, call, tokens));

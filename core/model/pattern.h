@@ -47,7 +47,7 @@ struct PatternOption {
 };
 
 // How the host connects a block to the residual stream h; a plugin has no options of these names.
-// With x = norm(in_scale * in) and y = out(out_scale * layer(x)):
+// With x = in_scale * norm(in) and y = out(out_scale * layer(x)):
 //   to = h      h = h + y, or h = y when `add` is false (residual=none)
 //   to = next   y is added to the next block's input before its norm, never to h
 //   to = chain  y stands for h as the next block's input; h itself stays

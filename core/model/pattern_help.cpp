@@ -29,7 +29,7 @@ Wiring keys belong to the host and go with any block or group:
   out=linear       a projection of this call's own, never shared
   to=next          the output goes to the next block's input, before its norm, and not to h
   to=chain         the output stands for h as the next block's input
-  in_scale=0.5     factor on the input; out_scale=0.5 on the output
+  in_scale=0.5     factor on the normed input; out_scale=0.5 on the output
   norm=layernorm   another kind of norm for this block
   lora=128         rank of this call's own adapter on shared weights
 On a group with residual=none, in and in_scale go to the first member, out, to and out_scale to

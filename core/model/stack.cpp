@@ -58,7 +58,7 @@ static int64_t input_parts(const Wiring& w) {
 }
 
 StackBlock Stack::build(const BlockSpec& spec, const std::string& prefix, const std::string& place,
-                        bool with_norm) {
+                        bool with_norm, int64_t d_in) {
   const int64_t d_model = config_.model.d_model;
   StackBlock block;
   block.wiring = spec.wiring;
@@ -66,7 +66,7 @@ StackBlock Stack::build(const BlockSpec& spec, const std::string& prefix, const 
   if (spec.wiring.lora > 0)
     throw Error(place + ": lora=" + std::to_string(spec.wiring.lora) +
                 " asks for a per-call adapter, which this build does not have; remove it");
-  const int64_t d_in = d_model * input_parts(spec.wiring);
+  if (d_in == 0) d_in = d_model * input_parts(spec.wiring);
   if (spec.wiring.in.find("embed") != std::string::npos) needs_embed_ = true;
   if (with_norm) {
     const std::string kind = spec.wiring.norm.empty() ? config_.model.norm : spec.wiring.norm;
@@ -83,9 +83,11 @@ StackBlock Stack::build(const BlockSpec& spec, const std::string& prefix, const 
     for (size_t m = 0; m < spec.branches[k].size(); ++m) {
       std::string inner = prefix + "branch." + std::to_string(k) + ".";
       if (spec.branches[k].size() > 1) inner += std::to_string(m) + ".";
-      members.push_back(build(
-          spec.branches[k][m], inner,
-          place + " branch " + std::to_string(k) + " '" + spec.branches[k][m].symbol + "'", m > 0));
+      BlockSpec member = spec.branches[k][m];
+      member.wiring.norm = spec.wiring.norm;
+      members.push_back(build(member, inner,
+                              place + " branch " + std::to_string(k) + " '" + member.symbol + "'",
+                              m > 0, m == 0 ? d_in : 0));
     }
     block.branches.push_back(std::move(members));
   }
@@ -194,7 +196,7 @@ static Tensor block_input(Context& cx, CallState& call, const StackBlock& block,
     if (name != "h") part = BlockPass(cx, call, -1, block.place).fetch(name);
     x = x ? concat(cx, {x, part}) : part;
   }
-  return block.wiring.in_scale == 1 ? x : scale(cx, x, block.wiring.in_scale);
+  return x;
 }
 
 // A value that the next block reads needs a gradient that outlives that block's backward.
@@ -207,6 +209,7 @@ Flow Stack::run(Context& cx, CallState& call, const StackBlock& block, Flow in) 
   cx.set_place(block.place);
   Tensor x = block_input(cx, call, block, in);
   if (block.norm.weight) x = apply_norm(cx, block.norm, x);
+  if (block.wiring.in_scale != 1) x = scale(cx, x, block.wiring.in_scale);
   Tensor y = mix(cx, call, block, x);
   cx.set_place(block.place);
   if (block.wiring.out_scale != 1) y = scale(cx, y, block.wiring.out_scale);

@@ -82,8 +82,9 @@ class STRATA_API Stack {
   bool needs_embed() const { return needs_embed_; }
 
  private:
+  // d_in: the width of the input; 0: what the wiring says.
   StackBlock build(const BlockSpec& spec, const std::string& prefix, const std::string& place,
-                   bool with_norm);
+                   bool with_norm, int64_t d_in = 0);
   Flow run(Context& cx, CallState& call, const StackBlock& block, Flow in) const;
   Tensor mix(Context& cx, CallState& call, const StackBlock& block, Tensor x) const;
   Tensor run_site(Context& cx, CallState& call, const Site& site, Tensor x) const;
