@@ -9,6 +9,7 @@
 #include "core/io/expression.h"
 #include "core/io/file.h"
 #include "core/io/toml.h"
+#include "core/model/pattern.h"
 
 namespace strata {
 
@@ -179,16 +180,21 @@ class FamilyReader {
     return value;
   }
 
+  void check_layers(int64_t n) const {
+    if (n > int64_t(kMaxPatternBlocks)) {
+      throw Error(model_.origin + ": " + std::to_string(n) + " layers are too many, at most " +
+                  std::to_string(kMaxPatternBlocks) + " can be");
+    }
+  }
+
   // The kind of every foreign layer.
   std::vector<std::string> layer_kinds(const Section& stack) const {
     const Json count =
         stack.find("count") ? value_of(stack.text("count"), stack.where("count")) : Json();
     std::vector<std::string> kinds;
     if (stack.find("each")) {
-      constexpr int64_t kMostLayers = 100'000;
       const int64_t n = positive(count, stack.where("count"));
-      if (n > kMostLayers)
-        throw Error(model_.origin + ": " + std::to_string(n) + " layers are too many");
+      check_layers(n);
       for (int64_t layer = 0; layer < n; ++layer) {
         const Json variables = Json::object().set("layer", layer);
         const std::string where = stack.where("each");
@@ -205,6 +211,7 @@ class FamilyReader {
         kinds.push_back(kind.as_string(stack.where("layers")));
       }
     }
+    check_layers(int64_t(kinds.size()));
     if (!count.is_null() && count.as_int(stack.where("count")) != int64_t(kinds.size())) {
       throw Error(model_.origin + ": it states " + std::to_string(count.as_int("")) + " layers (" +
                   stack.text("count") + "), but lists " + std::to_string(kinds.size()) + " (" +
@@ -280,7 +287,7 @@ class FamilyReader {
   }
 
   TensorRule rule_of(const std::string& ours, const TomlValue& value, const std::string& prefix,
-                     const Json& variables, const std::string& where) const {
+                     const Json& variables, const std::string& where) {
     TensorRule rule;
     rule.ours = ours;
     if (const auto* name = value.get<std::string>()) {
@@ -293,8 +300,11 @@ class FamilyReader {
       rule.stacked = true;
       const Json count = value_of(entry.text("count"), entry.where("count"), variables);
       const int64_t n = positive(count, entry.where("count"));
-      if (n > 65536)
-        throw Error(model_.origin + ": a stack of " + std::to_string(n) + " is too long");
+      n_stacked_ += n;
+      if (n_stacked_ > kMostTensors) {
+        throw Error(model_.origin + ": it asks for more than " + std::to_string(kMostTensors) +
+                    " tensors of experts; the counts of layers and experts must be wrong");
+      }
       for (int64_t i = 0; i < n; ++i) {
         rule.theirs.push_back(prefix +
                               replace_all(entry.text("stack"), "{index}", std::to_string(i)));
@@ -345,6 +355,8 @@ class FamilyReader {
   Section file_;
   ForeignModel model_;
   std::vector<PlacedSymbol> symbols_;
+  static constexpr int64_t kMostTensors = 1'000'000;
+  int64_t n_stacked_ = 0;
 };
 
 std::string family_file(const std::string& type, const std::string& origin, std::string folder) {

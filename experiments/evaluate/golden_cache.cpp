@@ -73,19 +73,32 @@ double cache_difference(const Model& model, Cache& cache, const std::vector<int>
                         std::pair<size_t, size_t> blocks, const std::string& what,
                         const Values& expected) {
   const CacheEntry& entry = find_entry(model, blocks, what);
+  const bool is_conv = what == "conv", is_state = what == "state";
+  const size_t rank = is_conv ? 3 : 4;
+  const auto rows = int64_t(sequences.size());
+  const bool fits =
+      expected.shape.size() == rank && expected.shape[0] == rows && !expected.data.empty() &&
+      (is_conv || is_state || expected.shape[1] * expected.shape[3] == entry.spec.shape.numel()) &&
+      (!is_state || int64_t(expected.data.size()) == rows * entry.spec.shape.numel()) &&
+      (is_conv || is_state || expected.shape[2] <= cache.length(sequences[0]));
+  if (!fits) {
+    throw Error("the stored cache \"" + what + "\" is " + shape_text(expected.shape) +
+                ", which does not fit a state of " + to_string(entry.spec.shape) + " in " +
+                std::to_string(rows) + " sequences");
+  }
   const CacheBatch& batch = cache.begin(sequences, 0);
   const CacheLayout& layout = cache.layout();
   double most = 0;
-  for (int64_t row = 0; row < int64_t(sequences.size()); ++row) {
+  for (int64_t row = 0; row < rows; ++row) {
     const char* slot = static_cast<const char*>(batch.slots_base) +
                        batch.slots.ptr<int32_t>()[row] * layout.slot_bytes + entry.offset;
     std::vector<double> got, wanted;
-    if (what == "conv") {
+    if (is_conv) {
       const Shape& shape = entry.spec.shape;
       const int64_t kept = shape.numel() / std::max<int64_t>(expected.shape[1], 1);
       got = conv_of(slot, entry, expected.shape[1], expected.shape[2]);
       wanted = expected_conv(expected, row, kept);
-    } else if (what == "state") {
+    } else if (is_state) {
       const size_t count = expected.data.size() / sequences.size();
       for (int64_t i = 0; i < entry.spec.shape.numel(); ++i) {
         got.push_back(element(slot, i, entry.spec.dtype));

@@ -17,6 +17,17 @@ Values load(const Safetensors& file, const std::string& name) {
   return {values_of(tensor), tensor.shape};
 }
 
+Values load(const Safetensors& file, const std::string& name, const std::vector<int64_t>& shape) {
+  Values values = load(file, name);
+  bool fits = values.shape.size() == shape.size();
+  for (size_t i = 0; fits && i < shape.size(); ++i) {
+    fits = shape[i] < 0 ? values.shape[i] > 0 : values.shape[i] == shape[i];
+  }
+  if (fits) return values;
+  throw Error(file.path() + ": tensor " + name + ": expected shape " + shape_text(shape) +
+              " (-1: any), got " + shape_text(values.shape));
+}
+
 namespace {
 
 template <class T>

@@ -20,6 +20,8 @@ struct Values {
 };
 
 Values load(const Safetensors& file, const std::string& name);
+// The same, of a known shape; -1 stands for any extent. Throws Error naming file and tensor.
+Values load(const Safetensors& file, const std::string& name, const std::vector<int64_t>& shape);
 
 // The elements of a tensor of any pitch (f32, f64, i32, i64), in order.
 std::vector<double> read_tensor(const Tensor& tensor);
