@@ -11,6 +11,7 @@
 #include "core/io/json.h"
 #include "core/io/toml.h"
 #include "core/model/plan.h"
+#include "core/tensor/random.h"
 #include "experiments/ablate/estimate.h"
 #include "experiments/ablate/study.h"
 #include "experiments/cli/command.h"
@@ -146,8 +147,21 @@ std::vector<std::pair<std::string, std::string>> record(const StudyPlan& plan,
   return out;
 }
 
+// Another build of a plugin is another run: its hash becomes part of the folder's name, so that an
+// author who changes a layer never reads the results of the one before.
+void stamp_plugins(StudyPlan& plan, Registry& plugins) {
+  for (StudyRun& run : plan.runs) {
+    std::string hashes;
+    for (const PluginRecord& plugin : plugins_of(run.config.model.pattern, plugins))
+      hashes += plugin.hash;
+    char text[20];
+    std::snprintf(text, sizeof text, "%08x", unsigned(stream_of(hashes)));
+    run.folder += text;
+  }
+}
+
 int run(const AblateArgs& args, const Session& session) {
-  const StudyPlan plan = plan_study(config_input(args.config, session));
+  StudyPlan plan = plan_study(config_input(args.config, session));
   const std::string out = args.out.empty() ? default_folder(args, plan) : args.out;
   const auto plugins = open_plugins(session);
   if (args.dry_run) return dry_run(plan, out, session, *plugins);
@@ -159,6 +173,7 @@ int run(const AblateArgs& args, const Session& session) {
     if (!rows[v].run.refusal.empty())
       throw Error("variant '" + plan.variants[v].name + "': " + rows[v].run.refusal);
 
+  stamp_plugins(plan, *plugins);
   const Interrupt interrupt;
   StudySettings settings;
   settings.out = out;
