@@ -61,18 +61,22 @@ void gated_backward_cpu(const GatedBackwardArgs& a, Stream) {
     parallel_for(a.up.rows(), grain_for(2 * kWork * d), [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const T *gate = a.gate.row<T>(r), *up = a.up.row<T>(r), *dy = a.dy.row<T>(r);
-        if (a.dgate.wanted) {
-          T* dgate = a.dgate.grad.row<T>(r);
-          if (!a.dgate.accumulate)
-            for (int64_t c = 0; c < d; ++c) dgate[c] = 0;
-          for (int64_t c = 0; c < d; ++c) dgate[c] += dy[c] * up[c] * act_slope<A>(gate[c]);
+        T* dgate = a.dgate.wanted ? a.dgate.grad.row<T>(r) : nullptr;
+        T* dup = a.dup.wanted ? a.dup.grad.row<T>(r) : nullptr;
+        if (dgate && dup && !a.dgate.accumulate && !a.dup.accumulate) {
+          for (int64_t c = 0; c < d; ++c) {
+            dgate[c] = dy[c] * up[c] * act_slope<A>(gate[c]);
+            dup[c] = dy[c] * act_of<A>(gate[c]);
+          }
+          continue;
         }
-        if (a.dup.wanted) {
-          T* dup = a.dup.grad.row<T>(r);
-          if (!a.dup.accumulate)
-            for (int64_t c = 0; c < d; ++c) dup[c] = 0;
-          for (int64_t c = 0; c < d; ++c) dup[c] += dy[c] * act_of<A>(gate[c]);
-        }
+        if (dgate)
+          for (int64_t c = 0; c < d; ++c)
+            dgate[c] =
+                (a.dgate.accumulate ? dgate[c] : T(0)) + dy[c] * up[c] * act_slope<A>(gate[c]);
+        if (dup)
+          for (int64_t c = 0; c < d; ++c)
+            dup[c] = (a.dup.accumulate ? dup[c] : T(0)) + dy[c] * act_of<A>(gate[c]);
       }
     });
   });

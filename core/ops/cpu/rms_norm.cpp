@@ -2,18 +2,15 @@
 
 #include <cmath>
 
+#include "core/kernels/parallel.h"
 #include "core/kernels/register.h"
+#include "core/kernels/simd.h"
 #include "core/ops/row_blocks.h"
 
 namespace strata {
 namespace {
 
 constexpr int64_t kFork = 1 << 14;  // fewer elements than this do not pay for threads
-
-template <class T>
-STRATA_INLINE T sigmoid_of(T x) {
-  return T(1) / (T(1) + std::exp(-x));
-}
 
 // target (d,) = or += the sums over blocks of partial columns [offset, offset + d)
 template <class T>
@@ -106,7 +103,7 @@ void gated_rms_norm_cpu(const GatedRmsNormArgs& a, Stream) {
       const int64_t at = g * group;
       const T *x = a.x.row<T>(r) + at, *z = a.z.row<T>(r) + at;
       T* y = a.y.row<T>(r) + at;
-      for (int64_t c = 0; c < group; ++c) y[c] = z[c] * sigmoid_of(z[c]);
+      for (int64_t c = 0; c < group; ++c) y[c] = simd::silu(z[c]);
       T sum = 0;
       if (a.norm_before_gate) {
 #pragma omp simd reduction(+ : sum)
@@ -150,7 +147,7 @@ void gated_rms_norm_backward_cpu(const GatedRmsNormBackwardArgs& a, Stream) {
             const int64_t at = g * group + from, n = group - from < kTile ? group - from : kTile;
             const T *x = a.x.row<T>(r) + at, *z = a.z.row<T>(r) + at, *dy = a.dy.row<T>(r) + at;
             T sig[kTile], u[kTile];  // u = dy w
-            for (int64_t c = 0; c < n; ++c) sig[c] = sigmoid_of(z[c]);
+            for (int64_t c = 0; c < n; ++c) sig[c] = simd::sigmoid(z[c]);
             for (int64_t c = 0; c < n; ++c) u[c] = w ? dy[c] * (w[at + c] + one) : dy[c];
             if (walk == 0) {
               T sum = 0;

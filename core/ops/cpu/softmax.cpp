@@ -16,7 +16,8 @@ void softmax_cpu(const SoftmaxArgs& a, Stream) {
       const T* x = a.x.row<T>(r);
       T* y = a.y.row<T>(r);
       T largest = scale * x[0], sum = 0;
-      for (int64_t c = 1; c < d; ++c) largest = scale * x[c] > largest ? scale * x[c] : largest;
+#pragma omp simd reduction(max : largest)
+      for (int64_t c = 0; c < d; ++c) largest = scale * x[c] > largest ? scale * x[c] : largest;
       for (int64_t c = 0; c < d; ++c) y[c] = exp_of(scale * x[c] - largest);
 #pragma omp simd reduction(+ : sum)
       for (int64_t c = 0; c < d; ++c) sum += y[c];
