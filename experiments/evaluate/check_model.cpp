@@ -220,6 +220,19 @@ class ModelCheck {
     }
     if (!steps.empty()) add(steps.row("decode logits", limit(limits_.logits)));
     check_cache("cache at the end", "cache_end.", cache, sequences);
+    if (n < length_) continuation(n);
+  }
+
+  // The prompt, then all the rest in one call that starts from the cache.
+  void continuation(int64_t n) {
+    Cache cache = make_cache(length_);
+    const std::vector<int> sequences = open(cache);
+    Ids prompt = columns_of(ids_, 0, n), rest = columns_of(ids_, n, length_);
+    model_.extend(cache, sequences, prompt.tensor(), false);
+    const Tensor logits = model_.extend(cache, sequences, rest.tensor(), true);
+    const std::vector<double> expected = positions_of(expected_logits(), n, length_);
+    add(row_of("logits of a second part", largest_difference(read_tensor(logits), expected),
+               limit(limits_.logits)));
   }
 
   void check_cache(const std::string& name, const std::string& prefix, Cache& cache,

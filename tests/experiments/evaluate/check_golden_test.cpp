@@ -3,12 +3,15 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <sstream>
 
+#include "core/io/families.h"
 #include "core/io/file.h"
 #include "core/io/json.h"
 #include "core/io/safetensors.h"
+#include "core/model/model.h"
 #include "plugins/host/registry.h"
 #include "tests/support/error_text.h"
 #include "tests/support/temp_folder.h"
@@ -64,6 +67,50 @@ TEST_CASE("check-golden: models and the operators of plugins pass") {
     CHECK(report.count(GoldenStatus::ok) >= 20);
     const bool is_model = name != std::string("ops");
     CHECK((!is_model || report.count(GoldenStatus::skipped) == 0));
+  }
+}
+
+TEST_CASE("check-golden: a sharded model is read, and an assembled one is written back unchanged") {
+  Registry layers;
+  for (const char* name : {"nemotron_h", "bamba", "nemotron"}) {
+    CAPTURE(name);
+    const std::string golden = kGolden + name;
+    const TempFolder folder;
+    for (const char* file : {"config.json", "golden.json", "golden.safetensors"}) {
+      std::filesystem::copy(golden + "/" + file, folder / file);
+    }
+    const Safetensors whole(golden + "/model.safetensors");
+    std::vector<StoredTensor> shards[2];
+    Json map = Json::object();
+    for (const StoredTensor& tensor : whole.tensors()) {
+      const size_t shard = map.as_object("").size() % 2;
+      shards[shard].push_back(tensor);
+      map.set(tensor.name, "part-" + std::to_string(shard) + ".safetensors");
+    }
+    for (const size_t shard : {0, 1}) {
+      write_safetensors(folder / ("part-" + std::to_string(shard) + ".safetensors"), shards[shard]);
+    }
+    folder.write("model.safetensors.index.json",
+                 Json::object().set("weight_map", std::move(map)).dump());
+    const GoldenReport report = check_golden(folder.path(), layers);
+    INFO(text_of(report));
+    CHECK(report.count(GoldenStatus::failed) == 0);
+
+    const ForeignModel foreign = read_foreign_config(folder / "config.json");
+    const TensorFiles files(folder.path());
+    Model model(foreign.config, layers);
+    model.allocate(model.plan({1, 4, false, false}, 0), false);
+    load_tensors(foreign, files, model.params());
+    save_tensors(foreign, model.params(), folder / "back.safetensors", &files);
+    const Safetensors back(folder / "back.safetensors");
+    REQUIRE(back.tensors().size() == whole.tensors().size());
+    for (const StoredTensor& tensor : whole.tensors()) {
+      CAPTURE(tensor.name);
+      const StoredTensor& other = back.at(tensor.name);
+      CHECK(other.shape == tensor.shape);
+      REQUIRE(other.bytes == tensor.bytes);
+      CHECK(std::memcmp(other.data, tensor.data, tensor.bytes) == 0);
+    }
   }
 }
 
