@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "core/kernels/parallel.h"
 #include "core/kernels/register.h"
 #include "core/kernels/simd.h"
 #include "core/ops/row_blocks.h"

@@ -10,8 +10,8 @@ namespace {
 template <class T>
 void softmax_cpu(const SoftmaxArgs& a, Stream) {
   const int64_t d = a.x.cols();
-  const T scale = T(a.scale);
   parallel_for(a.x.rows(), grain_for(8 * d), [&](int64_t begin, int64_t end) {
+    const T scale = T(a.scale);  // a copy of its own: what is written below cannot alias it
     for (int64_t r = begin; r < end; ++r) {
       const T* x = a.x.row<T>(r);
       T* y = a.y.row<T>(r);
@@ -30,8 +30,8 @@ void softmax_cpu(const SoftmaxArgs& a, Stream) {
 template <class T>
 void softmax_backward_cpu(const SoftmaxBackwardArgs& a, Stream) {
   const int64_t d = a.y.cols();
-  const T scale = T(a.scale);
   parallel_for(a.y.rows(), grain_for(4 * d), [&](int64_t begin, int64_t end) {
+    const T scale = T(a.scale);
     for (int64_t r = begin; r < end; ++r) {
       const T *y = a.y.row<T>(r), *dy = a.dy.row<T>(r);
       T* dx = a.dx.grad.row<T>(r);
