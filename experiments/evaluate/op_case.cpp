@@ -155,10 +155,6 @@ void OpCase::gradient(const std::string& name, const std::vector<double>& got) {
   gradients_.add(relative(got, load(file_, stored)), stored);
 }
 
-void OpCase::skip(const std::string& part, const std::string& reason) {
-  skipped_.push_back(skipped(part, reason));
-}
-
 std::vector<GoldenRow> OpCase::rows(const std::string& name, bool is_scan) const {
   const bool exact = dtype_ == DType::f64;
   const std::string suffix = std::string(" ") + name_of(dtype_);
@@ -168,8 +164,6 @@ std::vector<GoldenRow> OpCase::rows(const std::string& name, bool is_scan) const
     const double tolerance = exact ? 1e-11 : is_scan ? 1e-4 : 1e-5;
     rows.push_back(gradients_.row(name + " gradients" + suffix, tolerance));
   }
-  for (const GoldenRow& row : skipped_)
-    rows.push_back(skipped(name + " " + row.name + suffix, row.note));
   return rows;
 }
 

@@ -46,9 +46,6 @@ class OpCase {
   // A gradient that was found in another way, compared with PREFIX.grad.NAME.
   void gradient(const std::string& name, const std::vector<double>& got);
 
-  // A part of the operator that this build does not have.
-  void skip(const std::string& part, const std::string& reason);
-
   // Two rows: outputs and gradients, relative to the largest value of each tensor.
   std::vector<GoldenRow> rows(const std::string& name, bool is_scan) const;
 
@@ -70,7 +67,6 @@ class OpCase {
   std::string prefix_;
   std::vector<Variable> inputs_, outputs_;
   Worst values_, gradients_;
-  std::vector<GoldenRow> skipped_;
 };
 
 // A Pass outside of any stack: fixed states live in vectors.

@@ -40,8 +40,10 @@ struct Rule {
   const char* variant;
   const char* router;
   bool normalize, has_bias, gated;
+  bool grouped = false;
 };
 constexpr Rule kRules[] = {{"sigmoid_bias", "sigmoid", true, true, false},
+                           {"sigmoid_bias_grouped", "sigmoid", true, true, false, true},
                            {"softmax_topk", "softmax", false, false, true},
                            {"softmax_topk_norm", "softmax", true, false, true},
                            {"topk_softmax", "topk_softmax", true, false, true}};
@@ -70,6 +72,10 @@ void check_rule(OpCase& c, const Rule& rule) {
   options["activation"] = std::string(rule.gated ? "silu" : "relu2");
   options["gated"] = rule.gated;
   options["aux_loss"] = 0.0;
+  if (rule.grouped) {
+    options["n_groups"] = c.about().at("n_group", "moe").as_int("moe: n_group");
+    options["top_groups"] = c.about().at("topk_group", "moe").as_int("moe: topk_group");
+  }
   const auto layer = c.factory().create("E", LayerConfig(up[2], 1, options, "golden moe"));
   ParamStore params;
   params.adopt("", "E", *layer);
@@ -102,9 +108,6 @@ void check_rule(OpCase& c, const Rule& rule) {
 void check_moe(OpCase& c) {
   for (const Rule& rule : kRules) {
     if (c.has(std::string(rule.variant) + ".y")) check_rule(c, rule);
-  }
-  if (c.has("sigmoid_bias_grouped.y")) {
-    c.skip("sigmoid_bias_grouped", "needs group-limited routing (moe)");
   }
 }
 

@@ -1,7 +1,7 @@
 // moe — mixture of experts: y = sum over the top_k experts e of w_e expert_e(x), plus a shared
 // expert. Choice and weights: softmax (Jamba; Qwen3-Next with normalize), sigmoid with a
 // selection-only correction bias (DeepSeek-V3, arXiv 2412.19437; Nemotron-H), topk_softmax
-// (Granite).
+// (Granite). With latent_size the experts work on W_in x and their sum goes through W_out.
 #include "core/contract/plugin.h"
 #include "core/ops/activation.h"
 #include "core/ops/arithmetic.h"
@@ -35,6 +35,12 @@ class Moe final : public Layer {
     const bool gated = c.get("gated", false, "act(gate) * up instead of act(up)");
     const int64_t shared = c.get("shared_d_ff", 0, "inner width of the shared expert, 0: none");
     const bool shared_bias = c.get("shared_bias", false, "biases in the shared expert");
+    route_.n_groups = c.size("n_groups", 1, "groups of experts for a group-limited choice");
+    route_.top_groups =
+        c.size("top_groups", route_.n_groups, "groups that a token may choose from");
+    const int64_t latent =
+        c.get("latent_size", 0, "width that the routed experts work in, 0: d_model");
+    const bool latent_bias = c.get("latent_bias", false, "biases on the way into and out of it");
     aux_loss_ = c.get("aux_loss", 0.01, "weight of the load-balancing loss");
     if (n_experts_ > 1024 || route_.top_k > n_experts_ || shared < 0)
       throw Error(c.place() + ": top_k must be 1 to n_experts, n_experts at most 1024 and " +
@@ -42,17 +48,28 @@ class Moe final : public Layer {
                   ", n_experts " + std::to_string(n_experts_) + ", shared_d_ff " +
                   std::to_string(shared));
 
+    check_groups(c.place());
+    if (latent < 0)
+      throw Error(c.place() + ": latent_size must not be negative, got " + std::to_string(latent));
+
     router_ = param("router", {n_experts_, d_in}, {.keep = Keep::accum, .role = "experts,in"});
     if (c.get("correction_bias", route_.router == Router::sigmoid,
               "a buffer added to the scores for the choice only"))
       bias_ = buffer("correction_bias", {n_experts_},
                      {.init = Init::zeros(), .keep = Keep::accum, .role = "experts"});
-    if (gated)
-      gate_ = param("experts.gate_proj", {n_experts_, d_ff, d_in}, {.role = "experts,out,in"});
-    up_ = param("experts.up_proj", {n_experts_, d_ff, d_in}, {.role = "experts,out,in"});
-    down_ = param("experts.down_proj", {n_experts_, d, d_ff}, {.role = "experts,out,in"});
-    if (shared == 0) return;
     const ParamOptions zeros{.init = Init::zeros(), .decay = Decay::no};
+    const int64_t from = latent ? latent : d_in, to = latent ? latent : d;
+    if (latent) {
+      latent_in_ = param("latent_in", {latent, d_in}, {.role = "out,in"});
+      latent_out_ = param("latent_out", {d, latent}, {.role = "out,in"});
+      if (latent_bias) latent_in_bias_ = param("latent_in.bias", {latent}, zeros);
+      if (latent_bias) latent_out_bias_ = param("latent_out.bias", {d}, zeros);
+    }
+    if (gated)
+      gate_ = param("experts.gate_proj", {n_experts_, d_ff, from}, {.role = "experts,out,in"});
+    up_ = param("experts.up_proj", {n_experts_, d_ff, from}, {.role = "experts,out,in"});
+    down_ = param("experts.down_proj", {n_experts_, to, d_ff}, {.role = "experts,out,in"});
+    if (shared == 0) return;
     if (gated) shared_gate_ = param("shared.gate_proj", {shared, d_in}, {.role = "out,in"});
     shared_up_ = param("shared.up_proj", {shared, d_in}, {.role = "out,in"});
     if (shared_bias) shared_up_bias_ = param("shared.up_proj.bias", {shared}, zeros);
@@ -68,12 +85,15 @@ class Moe final : public Layer {
     tap(cx, "expert_index", routes.index);
     const Sorted sorted = sort_by_expert(cx, routes.index, n_experts_);
 
-    const Tensor rows = gather(cx, flat, sorted.token);        // (tokens top_k, d_in)
+    // (tokens, d_in) or (tokens, latent_size)
+    const Tensor inner = latent_in_ ? linear(cx, flat, latent_in_, latent_in_bias_) : flat;
+    const Tensor rows = gather(cx, inner, sorted.token);       // (tokens top_k, d_in)
     Tensor h = grouped_linear(cx, rows, up_, sorted.offsets);  // (tokens top_k, d_ff)
     h = gate_ ? gated(cx, grouped_linear(cx, rows, gate_, sorted.offsets), h, activation_)
               : activation(cx, h, activation_);
     h = grouped_linear(cx, h, down_, sorted.offsets);       // (tokens top_k, d_model)
     Tensor y = combine(cx, h, routes.weights, sorted.row);  // (tokens, d_model)
+    if (latent_out_) y = linear(cx, y, latent_out_, latent_out_bias_);
     if (shared_up_) y = add(cx, y, shared_expert(cx, flat));
     Shape shape = x.shape;
     shape[-1] = y.cols();
@@ -86,6 +106,17 @@ class Moe final : public Layer {
   }
 
  private:
+  void check_groups(const std::string& place) const {
+    const int64_t groups = route_.n_groups, top = route_.top_groups;
+    if (n_experts_ % groups == 0 && top <= groups && route_.top_k <= n_experts_ / groups * top)
+      return;
+    throw Error(place +
+                ": n_groups must divide n_experts, and top_groups (at most n_groups) must " +
+                "hold top_k experts, got n_groups " + std::to_string(groups) + ", top_groups " +
+                std::to_string(top) + ", n_experts " + std::to_string(n_experts_) + ", top_k " +
+                std::to_string(route_.top_k));
+  }
+
   Tensor shared_expert(Context& cx, Tensor x) const {
     Tensor h = linear(cx, x, shared_up_, shared_up_bias_);
     h = shared_gate_ ? gated(cx, linear(cx, x, shared_gate_), h, activation_)
@@ -97,6 +128,7 @@ class Moe final : public Layer {
   RouteOptions route_;
   Activation activation_;
   double aux_loss_;
+  Param latent_in_, latent_in_bias_, latent_out_, latent_out_bias_;
   Param router_, bias_, gate_, up_, down_;
   Param shared_gate_, shared_up_, shared_up_bias_, shared_down_, shared_down_bias_;
 };

@@ -43,6 +43,7 @@ TEST_CASE("golden moe: routing, outputs and gradients") {
     double scale;
   };
   for (const Rule& rule : {Rule{"sigmoid_bias", "sigmoid", false, true, 2.5},
+                           Rule{"sigmoid_bias_grouped", "sigmoid", false, true, 2.5},
                            Rule{"softmax_topk", "softmax", true, false, 1},
                            Rule{"softmax_topk_norm", "softmax", true, true, 1},
                            Rule{"topk_softmax", "topk_softmax", true, false, 1}})
@@ -53,6 +54,10 @@ TEST_CASE("golden moe: routing, outputs and gradients") {
       Options options = options_of(rule.router, rule.gated);
       options["normalize"] = rule.normalize;
       options["scale"] = rule.scale;
+      if (rule.name == std::string("sigmoid_bias_grouped")) {
+        options["n_groups"] = int64_t{4};
+        options["top_groups"] = int64_t{2};
+      }
       const auto layer = make(options, 10);
       Bench b(type);
       Kept probe;
@@ -120,6 +125,13 @@ TEST_CASE("moe: gradients of everything, plain and gated, with a shared expert")
       options["aux_loss"] = 0.0;
       options["correction_bias"] = false;
       options["n_experts"] = int64_t{5};
+      if (gated) {
+        options["n_experts"] = int64_t{6};
+        options["n_groups"] = int64_t{3};
+        options["top_groups"] = int64_t{2};
+        options["latent_size"] = int64_t{4};
+        options["latent_bias"] = true;
+      }
       const auto layer = make(options, 6);
       std::vector<Shape> shapes = {{2, 7, 6}};
       for (const ParamSlot& p : layer->params()) shapes.push_back(p.shape);
@@ -159,6 +171,11 @@ TEST_CASE("moe: the correction bias moves the choice, never the weights") {
 TEST_CASE("moe: wrong options are refused") {
   CHECK_THROWS_WITH_AS(make({{"top_k", int64_t{9}}}, 4), doctest::Contains("top_k 9, n_experts 8"),
                        Error);
+  CHECK_THROWS_WITH_AS(make({{"n_groups", int64_t{3}}}, 4),
+                       doctest::Contains("n_groups must divide n_experts"), Error);
+  CHECK_THROWS_WITH_AS(
+      make({{"n_groups", int64_t{4}}, {"top_groups", int64_t{1}}, {"top_k", int64_t{3}}}, 4),
+      doctest::Contains("must hold top_k experts, got n_groups 4, top_groups 1"), Error);
   CHECK_THROWS_WITH_AS(make({{"router", std::string("hash")}}, 4), doctest::Contains("got 'hash'"),
                        Error);
 }

@@ -13,6 +13,9 @@ struct RouteOptions {
   int64_t top_k = 2;
   bool normalize = false;  // divide the chosen scores by their sum
   double scale = 1;        // multiplies the weights
+  // Group-limited choice (DeepSeek-V3): of n_groups groups of experts the top_groups whose two best
+  // scores have the largest sums stay; the others cannot be chosen.
+  int64_t n_groups = 1, top_groups = 1;
 };
 
 struct RouteArgs {

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <limits>
+
 #include "core/kernels/parallel.h"
 #include "core/kernels/register.h"
 #include "core/kernels/simd.h"
@@ -35,6 +38,26 @@ void choose(int64_t n, int64_t k, int32_t* index, const F& value) {
   }
 }
 
+constexpr int64_t kMaxExperts = 1024;
+
+// Which groups of experts may be chosen from: those with the largest sums of their two best values.
+template <class T, class F>
+void choose_groups(int64_t n, const RouteOptions& o, bool* allowed, const F& value) {
+  const int64_t size = n / o.n_groups;
+  T sums[kMaxExperts];
+  int32_t best[kMaxExperts];
+  for (int64_t g = 0; g < o.n_groups; ++g) {
+    int32_t two[2];
+    const int64_t count = std::min<int64_t>(2, size);
+    choose<T>(size, count, two, [&](int64_t i) { return value(g * size + i); });
+    sums[g] = 0;
+    for (int64_t i = 0; i < count; ++i) sums[g] += value(g * size + two[i]);
+    allowed[g] = false;
+  }
+  choose<T>(o.n_groups, o.top_groups, best, [&](int64_t g) { return sums[g]; });
+  for (int64_t j = 0; j < o.top_groups; ++j) allowed[best[j]] = true;
+}
+
 constexpr double kTiny = 1e-20;  // added to the sum of chosen scores
 
 template <class T>
@@ -52,7 +75,16 @@ void route_cpu(const RouteArgs& a, Stream) {
       else
         for (int64_t e = 0; e < n; ++e)
           s[e] = o.router == Router::sigmoid ? simd::sigmoid(x[e]) : x[e];
-      choose<T>(n, k, index, [&](int64_t e) { return bias ? s[e] + bias[e] : s[e]; });
+      const auto value = [&](int64_t e) { return bias ? s[e] + bias[e] : s[e]; };
+      if (o.top_groups < o.n_groups) {
+        bool allowed[kMaxExperts];
+        choose_groups<T>(n, o, allowed, value);
+        const int64_t size = n / o.n_groups;
+        constexpr T kNever = -std::numeric_limits<T>::infinity();
+        choose<T>(n, k, index, [&](int64_t e) { return allowed[e / size] ? value(e) : kNever; });
+      } else {
+        choose<T>(n, k, index, value);
+      }
       for (int64_t j = 0; j < k; ++j) w[j] = s[index[j]];
       if (o.router == Router::topk_softmax) {
         softmax_row(w, w, k);
@@ -159,8 +191,6 @@ void combine_backward_cpu(const CombineBackwardArgs& a, Stream) {
       }
   });
 }
-
-constexpr int64_t kMaxExperts = 1024;
 
 template <class T>
 void balance_cpu(const BalanceArgs& a, Stream) {

@@ -20,7 +20,7 @@ namespace {
 
 const std::string kGolden = STRATA_SOURCE_DIR "/tests/golden/";
 const char* const kFamilies[] = {"nemotron_h", "nemotron_h_dtmin", "mamba2", "mamba2_dtlimit",
-                                 "llama",      "nemotron",         "bamba"};
+                                 "llama",      "nemotron",         "bamba",  "nemotron_h_latent"};
 
 template <class T>
 T option(const ForeignModel& model, const std::string& symbol, const std::string& key) {

@@ -58,8 +58,8 @@ TEST_CASE("check-golden: the operators of core pass") {
 
 TEST_CASE("check-golden: models and the operators of plugins pass") {
   Registry layers;
-  for (const char* name : {"ops", "nemotron_h", "nemotron_h_dtmin", "mamba2", "mamba2_dtlimit",
-                           "llama", "llama_rope3", "nemotron", "bamba"}) {
+  for (const char* name : {"ops", "nemotron_h", "nemotron_h_dtmin", "nemotron_h_latent", "mamba2",
+                           "mamba2_dtlimit", "llama", "llama_rope3", "nemotron", "bamba"}) {
     CAPTURE(name);
     const GoldenReport report = check_golden(kGolden + name, layers);
     INFO(text_of(report));
