@@ -114,6 +114,79 @@ TEST_CASE("check-golden: a sharded model is read, and an assembled one is writte
   }
 }
 
+// A folder whose reference is this build's own float64 forward: it shows that every way through the
+// model agrees, at sizes that the stored folders do not have.
+TEST_CASE("check-golden: long sequences, eight groups and odd sizes agree on every path") {
+  Registry layers;
+  const TempFolder folder;
+  Json config = read_json(kGolden + "nemotron_h/config.json");
+  const std::pair<const char*, Json> changes[] = {{"hybrid_override_pattern", "MM*-ME*M"},
+                                                  {"num_hidden_layers", 8},
+                                                  {"hidden_size", 40},
+                                                  {"mamba_num_heads", 16},
+                                                  {"mamba_head_dim", 5},
+                                                  {"n_groups", 8},
+                                                  {"ssm_state_size", 12},
+                                                  {"conv_kernel", 3},
+                                                  {"use_conv_bias", false},
+                                                  {"use_bias", true},
+                                                  {"mlp_bias", true},
+                                                  {"chunk_size", 32},
+                                                  {"num_attention_heads", 6},
+                                                  {"num_key_value_heads", 1},
+                                                  {"vocab_size", 77}};
+  for (const auto& [key, value] : changes) config.set(key, value);
+  folder.write("config.json", config.dump());
+  const ForeignModel foreign = read_foreign_config(folder / "config.json");
+
+  Config ours = foreign.config;
+  ours.model.dtype = "f32";
+  Model written(ours, layers);
+  written.allocate(written.plan({1, 4, false, false}, 0), false);
+  written.initialize(4);
+  save_tensors(foreign, written.params(), folder / "model.safetensors");
+  ours.model.dtype = "f64";
+  Model model(ours, layers);
+  const int64_t batch = 3, length = 333, prompt = 200, vocab = 77;
+  model.allocate(model.plan({batch, length, false, true}), true);
+  load_tensors(foreign, TensorFiles(folder.path()), model.params());
+
+  std::vector<int32_t> tokens;
+  std::vector<int64_t> ids;
+  Random random(9, 9);
+  for (int64_t i = 0; i < batch * length; ++i) {
+    ids.push_back(int64_t(random.below(uint64_t(vocab))));
+    tokens.push_back(int32_t(ids.back()));
+  }
+  const Tensor logits = model.logits({view_of(tokens.data(), {batch, length}, DType::i32), {}, {}});
+  const double* all = logits.ptr<double>();
+  const auto part = [&](int64_t begin, int64_t end) {
+    std::vector<float> out;
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t i = begin * vocab; i < end * vocab; ++i) {
+        out.push_back(float(all[b * length * vocab + i]));
+      }
+    }
+    return out;
+  };
+  const std::vector<float> first = part(0, prompt), rest = part(prompt, length);
+  const auto stored = [](const char* name, DType type, std::vector<int64_t> shape,
+                         const void* data) {
+    const size_t bytes = size_t(numel_of(shape, name)) * size_of(type);
+    return StoredTensor{name, type, std::move(shape), data, bytes};
+  };
+  write_safetensors(
+      folder / "golden.safetensors",
+      {stored("input_ids", DType::i64, {batch, length}, ids.data()),
+       stored("logits_f64", DType::f64, {batch, length, vocab}, all),
+       stored("prefill_logits", DType::f32, {batch, prompt, vocab}, first.data()),
+       stored("decode_logits", DType::f32, {batch, length - prompt, vocab}, rest.data())});
+  const GoldenReport report = check_golden(folder.path(), layers);
+  INFO(text_of(report));
+  CHECK(report.count(GoldenStatus::failed) == 0);
+  CHECK(report.count(GoldenStatus::ok) == 8);
+}
+
 TEST_CASE("check-golden: what is missing is skipped and strict counts it") {
   NoLayers layers;
   std::ostringstream out;
