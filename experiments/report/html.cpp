@@ -145,7 +145,7 @@ std::string result_table(const StudyResult& study) {
   std::string out =
       "<div class=\"wide\"><table><thead><tr><th>pattern</th><th class=\"n\">"
       "parameters</th><th class=\"n\">" +
-      escape_html(study.metric) + "</th><th></th><th class=\"n\">seeds</th>";
+      escape_html(metric_label(study)) + "</th><th></th><th class=\"n\">seeds</th>";
   if (expectations) out += "<th>expected</th>";
   out +=
       "<th>verdict</th><th class=\"n\">steps</th><th class=\"n\">time</th></tr></thead><tbody>\n";
@@ -163,6 +163,7 @@ std::string result_notes(const StudyResult& study) {
       escape_html(baseline) +
       "</code>, paired by seed: it is a win or a loss only where the 95% interval of "
       "the difference excludes zero.";
+  if (!study.higher_is_better) out += " Lower is better.";
   if (study.chance > 0 && study.metric == "accuracy")
     out += " A guess among all answers scores " + fixed_text(study.chance, 4) +
            ", a guess among the values in the example " + fixed_text(study.floor, 4) + ".";
@@ -170,7 +171,7 @@ std::string result_notes(const StudyResult& study) {
 }
 
 std::string curves_section(const StudyResult& study) {
-  Chart chart{"learning curves", "optimizer step", study.metric, 0, 0, {}, {}};
+  Chart chart{"learning curves", "optimizer step", metric_label(study), 0, 0, {}, {}};
   if (study.metric == "accuracy") chart.y_max = 1;
   std::string legend = "<ul class=\"legend\">";
   for (const VariantResult& v : study.variants) {
@@ -198,7 +199,7 @@ std::string runs_section(const StudyResult& study) {
   std::string out =
       "<h2>Every run</h2>\n<div class=\"wide\"><table class=\"small\"><thead><tr>"
       "<th>pattern</th><th class=\"n\">seed</th><th class=\"n\">" +
-      escape_html(study.metric) +
+      escape_html(metric_label(study)) +
       "</th><th class=\"n\">steps</th><th class=\"n\">time</th><th>outcome</th></tr>"
       "</thead><tbody>\n";
   for (const VariantResult& v : study.variants)

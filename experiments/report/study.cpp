@@ -62,6 +62,12 @@ void summarize_study(StudyResult& study) {
   }
 }
 
+std::string metric_label(const StudyResult& study) {
+  std::string label = study.metric;
+  std::replace(label.begin(), label.end(), '_', ' ');
+  return label;
+}
+
 bool study_holds(const StudyResult& study) {
   return std::all_of(study.variants.begin(), study.variants.end(), [](const VariantResult& v) {
     return v.expected && v.n_ok == int64_t(v.runs.size());

@@ -72,6 +72,9 @@ void summarize_study(StudyResult& study);
 // True when every variant keeps its `expect` and every run came to an end.
 bool study_holds(const StudyResult& study);
 
+// The metric as a reader sees it: "bits per byte".
+std::string metric_label(const StudyResult& study);
+
 // True when `value` keeps a bound such as ">= 0.99", "<=0.15", "> 1", "< 2".
 // Throws Error for text that is no bound.
 bool keeps_bound(double value, const std::string& bound);

@@ -28,8 +28,11 @@ std::string interval_text(const Summary& summary, int digits) {
 Table to_table(const StudyResult& study) {
   const bool expectations = std::any_of(study.variants.begin(), study.variants.end(),
                                         [](const VariantResult& v) { return !v.expect.empty(); });
-  std::vector<TableColumn> columns{
-      {"pattern"}, {"parameters", true}, {study.metric, true}, {"median", true}, {"seeds", true}};
+  std::vector<TableColumn> columns{{"pattern"},
+                                   {"parameters", true},
+                                   {metric_label(study), true},
+                                   {"median", true},
+                                   {"seeds", true}};
   if (expectations) columns.push_back({"expected"});
   columns.insert(columns.end(), {{"verdict"}, {"steps", true}, {"time", true}});
   Table table(std::move(columns));
