@@ -44,7 +44,7 @@ TEST_CASE("quickstart: four stacks, three seeds, bounds at both ends") {
   CHECK(config(2).train.lr == config(3).train.lr);
   CHECK(config(2).model.init_std == config(3).model.init_std);
   for (const StudyRun& run : plan.runs) {
-    CHECK(run.config.train.steps == 1500);
+    CHECK(run.config.train.steps == plan.runs[0].config.train.steps);
     CHECK(run.config.train.stop_at == 0.99);
     CHECK(std::get<int64_t>(run.config.task.options.at("n_pairs")) == 16);
   }
