@@ -6,8 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <thread>
 
 #include "core/io/file.h"
@@ -50,6 +52,36 @@ bool writing(const std::string& checkpoints) {
   return false;
 }
 
+// The step of the newest complete checkpoint, 0 without one.
+std::size_t last_step(const std::string& folder) {
+  std::size_t last = 0;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder + "/checkpoints", none)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("step-", 0) == 0 && name.find('.') == std::string::npos) {
+      last = std::max<std::size_t>(last, std::stoul(name.substr(5)));
+    }
+  }
+  return last;
+}
+
+// Waits for a moment of the run, at most until the run is over.
+void await(const std::function<bool()>& moment, pid_t child) {
+  siginfo_t over{};
+  while (!moment() && ::waitid(P_PID, id_t(child), &over, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         over.si_pid == 0) {
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+}
+
+void check_same(const std::string& calm, const std::string& killed) {
+  for (const char* file : {"/metrics.jsonl", "/checkpoints/step-00000060/model.safetensors",
+                           "/checkpoints/step-00000060/optimizer.safetensors"}) {
+    CAPTURE(file);
+    CHECK(read_file(calm + file) == read_file(killed + file));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("run: killed at 20 random moments, it resumes to the same bits") {
@@ -58,31 +90,31 @@ TEST_CASE("run: killed at 20 random moments, it resumes to the same bits") {
   const std::string calm = base + "_calm", killed = base + "_killed";
   REQUIRE(wait_for(start(calm)) == 0);
 
+  // Runs are killed until twenty kills have hit; each run that a kill came too late for has to end
+  // like the calm one, and makes room for another.
   Random random(7, 0);
   int kills = 0, during_checkpoint = 0;
-  for (int attempt = 0; kills < 20 && attempt < 60; ++attempt) {
+  for (int attempt = 0; attempt < 200 && (kills < 20 || during_checkpoint == 0); ++attempt) {
     const pid_t child = start(killed);
-    if (attempt % 4 == 3) {  // wait for a half-written checkpoint
-      for (int i = 0; i < 20000 && !writing(killed + "/checkpoints"); ++i) {
-        if (::waitpid(child, nullptr, WNOHANG) == child) break;
-        std::this_thread::sleep_for(std::chrono::microseconds(50));
-      }
-      during_checkpoint += writing(killed + "/checkpoints");
+    if (attempt % 4 == 3) {
+      await([&] { return writing(killed + "/checkpoints"); }, child);
     } else {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20 + int(random.below(120))));
+      const std::size_t goal = last_step(killed) + random.below(4);
+      await([&] { return last_step(killed) >= goal; }, child);
+      std::this_thread::sleep_for(std::chrono::microseconds(random.below(4000)));
     }
     ::kill(child, SIGKILL);
     kills += wait_for(child) == 128 + SIGKILL;
-    if (fs::exists(killed + "/result.json")) break;
+    during_checkpoint += writing(killed + "/checkpoints");
+    if (fs::exists(killed + "/result.json")) {
+      check_same(calm, killed);
+      fs::remove_all(killed);
+    }
   }
-  CHECK(kills >= 8);  // a fast machine may be done before the twentieth
+  CHECK(kills >= 20);
   CHECK(during_checkpoint >= 1);
   CHECK(wait_for(start(killed)) == 0);
-  for (const char* file : {"/metrics.jsonl", "/checkpoints/step-00000060/model.safetensors",
-                           "/checkpoints/step-00000060/optimizer.safetensors"}) {
-    CAPTURE(file);
-    CHECK(read_file(calm + file) == read_file(killed + file));
-  }
+  check_same(calm, killed);
   CHECK(!writing(killed + "/checkpoints"));
   fs::remove_all(calm);
   fs::remove_all(killed);
