@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/tensor/device.h"
 #include "core/train/schedule.h"
 
 namespace strata {
@@ -76,7 +77,9 @@ StepReport Trainer::step() {
   return report;
 }
 
-static bool all_finite(const Tensor& x) {
+static bool all_finite(const Tensor& tensor) {
+  const HostCopy copy(tensor);
+  const Tensor& x = *copy;
   for (int64_t r = 0; r < x.rows(); ++r)
     for (int64_t c = 0; c < x.cols(); ++c)
       if (!std::isfinite(x.dtype == DType::f64 ? x.row<double>(r)[c] : double(x.row<float>(r)[c])))

@@ -7,6 +7,8 @@
 // Boost.DLL on the standard library's file system needs no library of Boost.
 #define BOOST_DLL_USE_STD_FS
 #include <boost/dll/shared_library.hpp>
+#include <dlfcn.h>
+#include <filesystem>
 #include <map>
 #include <mutex>
 
@@ -56,28 +58,55 @@ void try_in_child(const std::string& path) {
 
 }  // namespace
 
+// The library of `path`, loaded now or before. Kernels that it registers twice are an error.
+static boost::dll::shared_library& library_of(Loaded& l, const std::string& path, bool trusted) {
+  auto it = l.libraries.find(path);
+  if (it != l.libraries.end()) return it->second;
+  if (!trusted) try_in_child(path);
+  std::error_code failed;
+  take_registration_clash();
+  boost::dll::shared_library library(path, kMode, failed);
+  if (failed)
+    throw Error(path + ": the system's loader refuses it: " + failed.message() +
+                "; rebuild it against this strata");
+  it = l.libraries.emplace(path, std::move(library)).first;
+  const std::string clash = take_registration_clash();
+  if (!clash.empty()) throw Error(path + ": " + clash + "; give the operation another name");
+  return it->second;
+}
+
 const PluginInfo& load_plugin(const PluginFile& file) {
   Loaded& l = loaded();
   std::scoped_lock lock(l.mutex);
-  auto it = l.libraries.find(file.path);
-  if (it == l.libraries.end()) {
-    if (!file.sealed) try_in_child(file.path);
-    std::error_code failed;
-    take_registration_clash();
-    boost::dll::shared_library library(file.path, kMode, failed);
-    if (failed)
-      throw Error(file.path + ": the system's loader refuses it: " + failed.message() +
-                  "; rebuild it against this strata");
-    it = l.libraries.emplace(file.path, std::move(library)).first;
-    const std::string clash = take_registration_clash();
-    if (!clash.empty()) throw Error(file.path + ": " + clash + "; give the operation another name");
-  }
-  if (!it->second.has(file.entry))
+  const boost::dll::shared_library& library = library_of(l, file.path, file.sealed);
+  if (!library.has(file.entry))
     throw Error(file.path + ": has changed since it was found; run again");
-  const PluginInfo& info = it->second.get<const PluginInfo>(file.entry);
+  const PluginInfo& info = library.get<const PluginInfo>(file.entry);
   if (info.struct_size < sizeof(PluginInfo) || file.name != info.name || file.symbol != info.symbol)
     throw Error(file.path + ": has changed since it was found; run again");
   return info;
+}
+
+void load_cuda_half(const PluginFile& file) {
+  if (file.cuda_path.empty()) return;
+  Loaded& l = loaded();
+  std::scoped_lock lock(l.mutex);
+  library_of(l, file.cuda_path, true);
+}
+
+void load_cuda_library() {
+  namespace fs = std::filesystem;
+  Dl_info self;
+  const bool known = dladdr(reinterpret_cast<void*>(&register_kernel), &self) && self.dli_fname;
+  const fs::path path = (known ? fs::path(self.dli_fname).parent_path() : fs::path()) / "libstrata_cuda.so";
+  std::error_code none;
+  if (!fs::exists(path, none))
+    throw Error(path.string() + ": is not there: this build has no CUDA kernels; build with nvcc " +
+                    "installed (-DSTRATA_CUDA=ON), or use device = \"cpu\"",
+                ErrorKind::resource);
+  Loaded& l = loaded();
+  std::scoped_lock lock(l.mutex);
+  library_of(l, path.string(), true);
 }
 
 }  // namespace strata

@@ -103,9 +103,16 @@ const PluginFile& Registry::find(const std::string& symbol) const {
   return plugins_[bind(symbol).plugin];
 }
 
+void Registry::use_device(Device device) {
+  if (device.kind == DeviceKind::cuda) load_cuda_library();
+  device_ = device;
+}
+
 std::unique_ptr<Layer> Registry::create(const std::string& symbol, const LayerConfig& config) {
   const PluginFile& file = find(symbol);
-  auto layer = load_plugin(file).create(config);
+  const PluginInfo& info = load_plugin(file);
+  if (device_.kind == DeviceKind::cuda) load_cuda_half(file);
+  auto layer = info.create(config);
   if (!layer) throw Error(file.path + ": makes no layer; its create function returned nothing");
   return layer;
 }
