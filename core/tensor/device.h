@@ -15,6 +15,12 @@ class STRATA_API DeviceDriver {
   virtual ~DeviceDriver();
   // "NVIDIA H200, 132 multiprocessors, 139 GiB"
   virtual std::string description() const = 0;
+  // Libraries that kernels of this device use, and where they were found, or what was tried.
+  struct Library {
+    std::string name, place;
+    bool found = false;
+  };
+  virtual std::vector<Library> libraries() const { return {}; }
   // Bytes that can still be reserved; 0: unknown.
   virtual size_t free_bytes() const = 0;
   // Zero-filled memory that lives until it is released. Throws Error (resource) naming `what`.

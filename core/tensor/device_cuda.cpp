@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "core/kernels/library_cuda.h"
 #include "core/tensor/device.h"
 
 namespace strata {
@@ -36,6 +37,11 @@ class CudaDriver final : public DeviceDriver {
                   double(properties_.totalGlobalMem) / double(1 << 30), properties_.major,
                   properties_.minor);
     return text;
+  }
+
+  std::vector<Library> libraries() const override {
+    const FoundLibrary cublas = find_cuda_library("libcublas.so.13");
+    return {{"cuBLAS", cublas.handle ? cublas.path : cublas.why, cublas.handle != nullptr}};
   }
 
   size_t free_bytes() const override {

@@ -67,7 +67,8 @@ int64_t fitting_width(LayerChoice choice, std::string& refusal) {
 std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symbol,
                                   const KitOptions& options,
                                   const std::function<void(const CheckRow&)>& on_row) {
-  LayerChoice choice{&factory, symbol, options.d_model, factory.preset(symbol)};
+  factory.use_device(options.device);
+  LayerChoice choice{&factory, symbol, options.d_model, factory.preset(symbol), options.device};
   for (const auto& [key, value] : options.set) choice.options[key] = value;
   std::string refusal;
   if (choice.d_model == 0) choice.d_model = fitting_width(choice, refusal);
@@ -79,14 +80,19 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
     rows.push_back(row);
     if (on_row) on_row(row);
   };
+  const bool on_device = options.device.kind != DeviceKind::cpu;
   for (const Group& group : kGroups) {
     const auto run = [&] { return group.run(choice); };
     for (const CheckRow& row :
-         options.isolate ? run_in_child(group.name, run) : run_caught(group.name, run))
+         options.isolate && !on_device ? run_in_child(group.name, run) : run_caught(group.name, run))
       report(row);
   }
   report(skipped("bf16", "not promised on the CPU"));
-  report(skipped("cuda", "this build has no CUDA kernels"));
+  if (on_device)
+    for (const CheckRow& row : run_caught("devices agree", [&] { return check_devices(choice); }))
+      report(row);
+  else
+    report(skipped("cuda", "run with --device cuda on a machine with a GPU"));
   return rows;
 }
 
