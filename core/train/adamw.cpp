@@ -21,7 +21,7 @@ AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(
     device = p.slot->grad.device;
   }
   memory_ = Block(bytes, "optimizer state", device);
-  norm_ = Block(sizeof(double), "gradient norm", device);
+  norm_ = Block((1 + kNormPartials) * sizeof(double), "gradient norm", device);
   char* next = static_cast<char*>(memory_.data());
   for (const NamedParam& p : params_.all()) {
     const Tensor& grad = p.slot->grad;
@@ -37,9 +37,11 @@ AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(
 
 double AdamW::grad_norm(Context& cx) {
   const Tensor total = view_of(norm_.data(), {1}, DType::f64, norm_.device());
+  const Tensor partial = view_of(static_cast<double*>(norm_.data()) + 1, {kNormPartials},
+                                 DType::f64, norm_.device());
   cx.zero(total);
   for (const NamedParam& p : params_.all())
-    if (p.slot->grad) squared_norm_op(cx, p.slot->grad.dtype, {p.slot->grad, total});
+    if (p.slot->grad) squared_norm_op(cx, p.slot->grad.dtype, {p.slot->grad, total, partial});
   return std::sqrt(*HostCopy(total)->ptr<double>());
 }
 
