@@ -1,5 +1,7 @@
 #include "core/model/model.h"
 
+#include <algorithm>
+
 #include "core/model/stack_options.h"
 #include "core/ops/arithmetic.h"
 #include "core/ops/embedding.h"
@@ -41,15 +43,26 @@ Model::Model(Config config, LayerFactory& factory)
     throw Error("model.d_model must be at least 1, got " + std::to_string(m.d_model));
   if (m.vocab_size < 1)
     throw Error("model.vocab_size must be at least 1, got " + std::to_string(m.vocab_size));
+<<<<<<< HEAD
   embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
   factory.use_device(device_);
+=======
+  embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model},
+                           {.init = Init::normal(m.init_std)});
+>>>>>>> main
   settle_options(expansion_, config_, factory);
   stack_ = std::make_unique<Stack>(expansion_, config_, factory, params_);
   final_norm_ = declare_norm(params_, "final_norm.", m.norm, m.norm_eps, m.d_model);
   if (!m.tie_embeddings)
+<<<<<<< HEAD
     lm_head_ =
         params_.declare("lm_head.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
   params_.allocate(dtype_, true, true, device_);
+=======
+    lm_head_ = params_.declare("lm_head.weight", {m.vocab_size, m.d_model},
+                               {.init = Init::normal(m.init_std)});
+  params_.allocate(dtype_, true, true);
+>>>>>>> main
   declare_state();
 }
 
@@ -66,7 +79,8 @@ void Model::declare_state() {
   call.declare = &layout_;
   run_extend(cx, call, shape_of({1, 2}, DType::i32), false);
   for (const Site* site : stack_->sites())
-    for (const StateSpec& spec : site->layer->state()) layout_.add(site->id, spec);
+    for (const StateSpec& spec : site->layer->state())
+      if (spec.same_as.empty()) layout_.add(site->id, spec);
 }
 
 MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
@@ -163,7 +177,9 @@ LossSum Model::run_training(Context& cx, const TokenBatch& given, double inverse
   stack_->backward(cx, call, record);
   cx.set_place("embedding");
   cx.replay(0);
+  take_notes(cx, call);
   if (cx.planning()) return {};
+<<<<<<< HEAD
   LossSum sum = read(loss);
   for (const Context::AuxLoss& aux : cx.aux_losses()) {
     const HostCopy value(aux.value);
@@ -171,6 +187,15 @@ LossSum Model::run_training(Context& cx, const TokenBatch& given, double inverse
                                                         : double(*value->ptr<float>()));
   }
   return sum;
+=======
+  for (const auto& [place, counted] : call.counts)
+    for (const auto& [name, values] : counted.counts) {
+      std::vector<double>& sum = counts_[place].counts[name];
+      sum.resize(std::max(sum.size(), values.size()));
+      for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
+    }
+  return {*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), call.aux};
+>>>>>>> main
 }
 
 LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t step,
@@ -178,7 +203,33 @@ LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t ste
   return run_training(*cx_, batch, inverse_count, step, aux_scale);
 }
 
+<<<<<<< HEAD
 LossSum Model::run_evaluation(Context& cx, const TokenBatch& given, Tensor predictions) {
+=======
+void Model::after_step(bool updated) {
+  std::map<Layer*, StepCounts> all;
+  for (const Site* site : stack_->sites()) {
+    StepCounts& sums = all[site->layer.get()];
+    for (const auto& [name, values] : counts_[site->place].counts) {
+      std::vector<double>& sum = sums.counts[name];
+      sum.resize(std::max(sum.size(), values.size()));
+      for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
+    }
+  }
+  counts_.clear();
+  if (!updated) return;
+  CallScope scope(*cx_);
+  for (const Site* site : stack_->sites()) {
+    const auto counted = all.find(site->layer.get());
+    if (counted == all.end()) continue;  // a shared layer is done
+    cx_->set_place(site->place);
+    site->layer->after_step(*cx_, counted->second);
+    all.erase(counted);
+  }
+}
+
+LossSum Model::run_evaluation(Context& cx, const TokenBatch& batch, Tensor predictions) {
+>>>>>>> main
   CallScope scope(cx);
   const TokenBatch batch = on_device(cx, given);
   Tensor predicted = predictions;
@@ -234,6 +285,7 @@ Tensor Model::run_extend(Context& cx, CallState& call, Tensor given, bool all_po
   CallScope scope(cx);
   const Tensor tokens = on_device(cx, given);
   call.published.clear();  // of the call before
+  call.stage = 0;
   const int64_t batch = tokens.shape[0], n = tokens.shape[1], d_model = config_.model.d_model;
   call.positions = positions(cx, {}, call.cache ? call.cache->lengths : Tensor{}, batch, n);
   Tensor h = stack_->forward(cx, call, embed(cx, call, tokens));

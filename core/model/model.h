@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -54,6 +55,10 @@ class STRATA_API Model {
   // positions of the whole step), `step` names the random draws of layers.
   LossSum train(const TokenBatch& batch, double inverse_count, uint64_t step, double aux_scale = 1);
 
+  // Ends an optimizer step: every layer's after_step hook with what the step's train() calls
+  // counted. Not `updated`: the step was skipped, its counts are forgotten.
+  void after_step(bool updated);
+
   // Scores a batch without gradients. `predictions` (batch, seq_len) i32, when given, receives the
   // most likely token at each labelled position (-1 elsewhere).
   LossSum evaluate(const TokenBatch& batch, Tensor predictions = {});
@@ -104,6 +109,7 @@ class STRATA_API Model {
   HostNorm final_norm_;
   std::unique_ptr<Stack> stack_;
   CacheLayout layout_;
+  std::map<std::string, StepCounts> counts_;  // of the running step, by call site
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Context> cx_;
 };

@@ -14,7 +14,7 @@ std::vector<KnownOption> reads_of(const BlockSpec& layer, const Config& config,
   try {
     factory.create(layer.symbol, trial);
     for (const LayerConfig::Read& read : trial.reads()) known.push_back({read.key, read.fallback});
-  } catch (const Error&) {
+  } catch (const std::exception&) {  // a foreign plugin may throw anything
     for (const PatternOption& o : layer.options) known.push_back({o.key, o.value});
   }
   return known;

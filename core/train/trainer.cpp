@@ -67,6 +67,7 @@ StepReport Trainer::step() {
     skipped_in_row_ = 0;
     optimizer_->step(model_.context(), report.lr, clip_factor(report.grad_norm, train_.clip));
   }
+  model_.after_step(!report.skipped);
   report.skipped_so_far = skipped_;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (skipped_in_row_ >= train_.max_skipped && train_.max_skipped > 0)

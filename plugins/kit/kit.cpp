@@ -81,11 +81,17 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
     if (on_row) on_row(row);
   };
   const bool on_device = options.device.kind != DeviceKind::cpu;
+  bool runs = true;
   for (const Group& group : kGroups) {
+    if (!runs) {
+      report(skipped(group.name, "needs the missing kernel"));
+      continue;
+    }
     const auto run = [&] { return group.run(choice); };
     for (const CheckRow& row :
          options.isolate && !on_device ? run_in_child(group.name, run) : run_caught(group.name, run))
       report(row);
+    runs = rows.back().check != kKernels || rows.back().verdict == CheckVerdict::ok;
   }
   report(skipped("bf16", "not promised on the CPU"));
   if (on_device)
