@@ -14,8 +14,8 @@ namespace strata {
 
 constexpr int kTile = 64;
 constexpr int kTileThreads = 256;
-constexpr int kTileStep = 16;           // columns of the left operand staged at a time
-constexpr int kTilePitch = kTile + 4;   // keeps rows 16 bytes aligned and spreads them over banks
+constexpr int kTileStep = 16;          // columns of the left operand staged at a time
+constexpr int kTilePitch = kTile + 4;  // keeps rows 16 bytes aligned and spreads them over banks
 constexpr int kTileRoom = 2 * kTileStep * kTilePitch;  // elements of shared memory for staging
 
 #ifdef __CUDACC__

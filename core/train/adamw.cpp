@@ -37,8 +37,8 @@ AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(
 
 double AdamW::grad_norm(Context& cx) {
   const Tensor total = view_of(norm_.data(), {1}, DType::f64, norm_.device());
-  const Tensor partial = view_of(static_cast<double*>(norm_.data()) + 1, {kNormPartials},
-                                 DType::f64, norm_.device());
+  const Tensor partial =
+      view_of(static_cast<double*>(norm_.data()) + 1, {kNormPartials}, DType::f64, norm_.device());
   cx.zero(total);
   for (const NamedParam& p : params_.all())
     if (p.slot->grad) squared_norm_op(cx, p.slot->grad.dtype, {p.slot->grad, total, partial});

@@ -203,8 +203,7 @@ void chunk_states(const Scan<T>& k, cudaStream_t stream) {
   const int64_t pairs = k.s.batch * k.count * k.s.heads;
   constexpr int kWarps = kThreads / kWarp;
   coefficients_kernel<T><<<unsigned((pairs + kWarps - 1) / kWarps), kThreads, 0, stream>>>(k);
-  correlate_kernel<T>
-      <<<unsigned(k.s.batch * k.count * k.s.groups), kTileThreads, 0, stream>>>(k);
+  correlate_kernel<T><<<unsigned(k.s.batch * k.count * k.s.groups), kTileThreads, 0, stream>>>(k);
   outer_kernel<T><<<dim3(unsigned(pairs), outer_tiles(k.s)), kTileThreads, 0, stream>>>(
       k, k.args.x, k.args.b, k.w.tail, k.w.states);
   pass_states_kernel<T>

@@ -30,15 +30,15 @@ struct SsdCudaSizes {
 // N = d_state.
 template <class T>
 struct SsdCudaWorkspace {
-  T *dt, *a;              // (batch, segment, heads, Q)
-  T *decay, *tail;        // (batch, segment, heads, Q): a_1 ... a_i; dt_j a_{j+1} ... a_Q
-  T* g;                   // (batch, segment, groups, Q, Q): C B^T
-  T* states;              // (batch, segment, heads, P, N): at chunk starts
-  T* running;             // (batch, heads, P, N): between segments, if there are several
-  T *slope, *open;        // backward, (batch, chunks, heads, Q): da/d(dt), d(dt)/d(dt_raw)
-  T* dstates;             // backward, (batch, chunks, heads, P, N): at chunk ends
-  T *dg_heads, *dg;       // backward, (batch, chunks, heads, Q, Q) and summed over each group
-  T* sums;                // backward, (3, batch, chunks, heads): dA_log, dD, ddt_bias
+  T *dt, *a;         // (batch, segment, heads, Q)
+  T *decay, *tail;   // (batch, segment, heads, Q): a_1 ... a_i; dt_j a_{j+1} ... a_Q
+  T* g;              // (batch, segment, groups, Q, Q): C B^T
+  T* states;         // (batch, segment, heads, P, N): at chunk starts
+  T* running;        // (batch, heads, P, N): between segments, if there are several
+  T *slope, *open;   // backward, (batch, chunks, heads, Q): da/d(dt), d(dt)/d(dt_raw)
+  T* dstates;        // backward, (batch, chunks, heads, P, N): at chunk ends
+  T *dg_heads, *dg;  // backward, (batch, chunks, heads, Q, Q) and summed over each group
+  T* sums;           // backward, (3, batch, chunks, heads): dA_log, dD, ddt_bias
   int64_t bytes;
 
   STRATA_INLINE SsdCudaWorkspace(const SsdScanArgs& args, bool backward, char* base) {

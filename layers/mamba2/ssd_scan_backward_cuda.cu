@@ -1,6 +1,6 @@
 // The chunked scan, backward. States at chunk starts are computed again, then the gradients of the
-// states at chunk ends run from last to first; after that all chunks are independent. Notation as in
-// ssd_scan_backward_cpu.cpp.
+// states at chunk ends run from last to first; after that all chunks are independent. Notation as
+// in ssd_scan_backward_cpu.cpp.
 #include "layers/mamba2/ssd_chunk.cuh"
 
 namespace strata::mamba2 {
@@ -124,8 +124,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) head_kernel(Back<T> k) {
       if (thread % 16 == 0) l.u[j] += u;
     }
     tile_product<false, false>(
-        acc, q,
-        [&](int j, int i) { return j <= i ? g[i * kQ + j] * l.m[i * kQ + j] : T(0); },
+        acc, q, [&](int j, int i) { return j <= i ? g[i * kQ + j] * l.m[i * kQ + j] : T(0); },
         [&](int i, int p) { return p0 + p < dim ? dy[i * dy_pitch + p0 + p] : T(0); }, l.room);
     each_of_tile(acc, [&](int j, int p, T value) {
       if (!inside(j, p)) return;
@@ -139,8 +138,7 @@ __global__ void __launch_bounds__(kTileThreads, 2) head_kernel(Back<T> k) {
     T read[4][4] = {};
     tile_product<true, true>(
         read, n, [&](int i, int s) { return i < q ? c[i * c_pitch + s] : T(0); },
-        [&](int s, int p) { return p0 + p < dim ? state[int64_t(p0 + p) * n + s] : T(0); },
-        l.room);
+        [&](int s, int p) { return p0 + p < dim ? state[int64_t(p0 + p) * n + s] : T(0); }, l.room);
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
       const int i = tile_row() + r;
@@ -258,9 +256,9 @@ void ssd_scan_backward_cuda(const SsdScanBackwardArgs& args, Stream on) {
   pass_dstates_kernel<T>
       <<<blocks_for(k.s.batch * k.s.heads * k.s.dim * k.s.states), kThreads, 0, stream>>>(k);
   constexpr int kShared = int(sizeof(HeadShared<T>));
-  check_cuda(cudaFuncSetAttribute(head_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  kShared),
-             "ssd_scan_backward");
+  check_cuda(
+      cudaFuncSetAttribute(head_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
+      "ssd_scan_backward");
   head_kernel<T><<<pairs, kTileThreads, kShared, stream>>>(k);
   if (k.s.heads_per_group > 1) sum_dg_kernel<T><<<places, kThreads, 0, stream>>>(k);
   const dim3 grid(places, unsigned((k.s.states + kTile - 1) / kTile));

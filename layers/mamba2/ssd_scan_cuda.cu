@@ -23,9 +23,8 @@ __global__ void __launch_bounds__(kTileThreads) output_kernel(Scan<T> k) {
     dt[threadIdx.x] = k.w.dt[at.index * kQ + threadIdx.x];
   }
   __syncthreads();
-  decay_columns(a, dt, [&](int i, int j, T m) {
-    w[i * kQ + j] = i < j ? T(0) : g[i * kQ + j] * m;
-  });
+  decay_columns(a, dt,
+                [&](int i, int j, T m) { w[i * kQ + j] = i < j ? T(0) : g[i * kQ + j] * m; });
   T acc[4][4] = {};
   if (at.chunk > 0 || k.has_start()) {
     const T* state = k.w.states + at.index * dim * n + int64_t(p0) * n;
@@ -52,9 +51,9 @@ void ssd_scan_cuda(const SsdScanArgs& args, Stream on) {
   const cudaStream_t stream = stream_of(on);
   Scan<T> k(args, false);
   constexpr int kShared = int(sizeof(T)) * (kTileRoom + kQ * kQ + 2 * kQ);
-  check_cuda(cudaFuncSetAttribute(output_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  kShared),
-             "ssd_scan");
+  check_cuda(
+      cudaFuncSetAttribute(output_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared),
+      "ssd_scan");
   for (; k.first < k.s.chunks; k.first += k.s.segment) {
     k.count = k.s.chunks - k.first < k.s.segment ? k.s.chunks - k.first : k.s.segment;
     chunk_states(k, stream);

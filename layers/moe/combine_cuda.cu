@@ -56,8 +56,8 @@ __global__ void combine_backward_kernel(CombineBackwardArgs a) {
 template <class T>
 void combine_backward_cuda(const CombineBackwardArgs& a, Stream stream) {
   const int64_t choices = a.dy.rows() * a.weights.cols();
-  combine_backward_kernel<T><<<unsigned((choices + kWarps - 1) / kWarps), dim3(kWarp, kWarps), 0,
-                               stream_of(stream)>>>(a);
+  combine_backward_kernel<T>
+      <<<unsigned((choices + kWarps - 1) / kWarps), dim3(kWarp, kWarps), 0, stream_of(stream)>>>(a);
   check_launch("moe_combine_backward");
 }
 
@@ -87,8 +87,8 @@ __global__ void chosen_kernel(BalanceArgs a) {
   if (threadIdx.x == 0) a.chosen.ptr<T>()[expert] = T(count) / T(a.logits.rows());
 }
 
-// Sums of probabilities over a block of rows: each warp sums every blockDim.y-th row, then the warps
-// are added in order. Shared memory: (blockDim.y, n).
+// Sums of probabilities over a block of rows: each warp sums every blockDim.y-th row, then the
+// warps are added in order. Shared memory: (blockDim.y, n).
 template <class T>
 __global__ void partial_kernel(BalanceArgs a) {
   extern __shared__ __align__(16) char shared[];

@@ -8,9 +8,9 @@
 namespace strata::moe {
 namespace {
 
-constexpr int kTokens = 4;           // per block
-constexpr double kTiny = 1e-20;      // added to the sum of chosen scores
-constexpr int kMaxExperts = 1024;    // a lane's 32 experts fit the bits of a word
+constexpr int kTokens = 4;         // per block
+constexpr double kTiny = 1e-20;    // added to the sum of chosen scores
+constexpr int kMaxExperts = 1024;  // a lane's 32 experts fit the bits of a word
 
 // The order of choice: numbers before NaN, then the larger, then the lower index; -1 is last.
 template <class T>
@@ -171,8 +171,9 @@ __global__ void route_backward_kernel(RouteBackwardArgs a) {
 template <class T>
 void route_backward_cuda(const RouteBackwardArgs& a, Stream stream) {
   const int64_t tokens = a.scores.rows();
-  route_backward_kernel<T><<<unsigned((tokens + kTokens - 1) / kTokens), dim3(kWarp, kTokens), 0,
-                             stream_of(stream)>>>(a);
+  route_backward_kernel<T>
+      <<<unsigned((tokens + kTokens - 1) / kTokens), dim3(kWarp, kTokens), 0, stream_of(stream)>>>(
+          a);
   check_launch("moe_route_backward");
 }
 

@@ -102,7 +102,7 @@ __global__ void row_numbers_kernel(ArithmeticBackwardArgs s) {
 // rows of one block that meet one row of b, and `lanes` columns of it; all columns at once when b
 // has one number for them (then there are 32 lanes).
 template <class T>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kSumThreads, 2)
     partial_kernel(ArithmeticBackwardArgs s, RowBlocks blocks, int lanes) {
   __shared__ T room[kSumThreads];
   const int64_t d = s.a.cols(), b_rows = s.b.rows(), width = s.b.cols();
@@ -162,8 +162,7 @@ void backward_b(const ArithmeticBackwardArgs& s, Stream stream) {
   const RowBlocks blocks = row_blocks(rows);
   const int lanes = wide ? sum_lanes(d) : kWarp;
   const int64_t units = blocks.count * s.b.rows() * (wide ? (d + lanes - 1) / lanes : 1);
-  partial_kernel<T>
-      <<<blocks_for(units, 1), kSumThreads, 0, stream_of(stream)>>>(s, blocks, lanes);
+  partial_kernel<T><<<blocks_for(units, 1), kSumThreads, 0, stream_of(stream)>>>(s, blocks, lanes);
   check_launch(op);
   sum_partial_kernel<T>
       <<<blocks_for(s.b.numel()), kThreads, 0, stream_of(stream)>>>(s, blocks.count);

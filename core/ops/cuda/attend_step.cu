@@ -4,7 +4,9 @@
 // into splits of whole pages, a block per split and key-value head, so that one sequence fills the
 // card. All query heads of a key-value head share each load. Each split leaves (weighted values,
 // maximum, divisor); a second pass joins the splits in order.
-#include "core/ops/cuda/attend_tile.cuh"
+#include <type_traits>
+
+#include "core/ops/cuda/attend_args.cuh"
 
 namespace strata {
 namespace {

@@ -83,7 +83,8 @@ __device__ __forceinline__ T run(const Lane<T>& lane, const Tensor& seq_idx, con
 
 // blockDim: 32 lanes, segments.
 template <class T>
-__global__ void __launch_bounds__(kSegments* kWarp) decay_scan_kernel(DecayScanArgs s, int64_t length) {
+__global__ void __launch_bounds__(kSegments* kWarp)
+    decay_scan_kernel(DecayScanArgs s, int64_t length) {
   __shared__ T products[kSegments][kWarp], ends[kSegments][kWarp];  // (segment, lane)
   const int64_t batch = s.b.shape[0], seq_len = s.b.shape[1], width = s.b.cols();
   const int64_t rows = s.b.rows() / (batch * seq_len), per_sequence = rows * width;
@@ -114,8 +115,8 @@ __global__ void __launch_bounds__(kSegments* kWarp) decay_scan_kernel(DecayScanA
   if (s.state && segment + 1 == segments) s.state.row<T>(b)[e] = h;
 }
 
-// g_t = dh_t + a_{t+1} g_{t+1} from `g` = a_{end} g_{end}; returns a_begin g_begin. each(t, g, first)
-// sees every g_t and whether token t starts without a state.
+// g_t = dh_t + a_{t+1} g_{t+1} from `g` = a_{end} g_{end}; returns a_begin g_begin. each(t, g,
+// first) sees every g_t and whether token t starts without a state.
 template <class T, class F>
 __device__ __forceinline__ T run_back(const Lane<T>& lane, const Tensor& seq_idx, const T* dh,
                                       int64_t step, int64_t seq_len, int64_t begin, int64_t end,
@@ -142,8 +143,8 @@ __device__ __forceinline__ T run_back(const Lane<T>& lane, const Tensor& seq_idx
   return g;
 }
 
-// db_t = g_t, da_t = g_t h_{t-1}. kRows: a warp keeps to one row of b and walks its columns in tiles
-// of 32, adding up da of the row (one decay per row); else lanes are columns of any row.
+// db_t = g_t, da_t = g_t h_{t-1}. kRows: a warp keeps to one row of b and walks its columns in
+// tiles of 32, adding up da of the row (one decay per row); else lanes are columns of any row.
 template <class T, bool kRows>
 __global__ void __launch_bounds__(kSegments* kWarp)
     decay_scan_backward_kernel(DecayScanBackwardArgs s, int64_t length) {
@@ -204,8 +205,8 @@ template <class T>
 void decay_scan_cuda(const DecayScanArgs& s, Stream stream) {
   const int64_t lanes = s.b.numel() / s.b.shape[1];
   const Cut cut(lanes, s.b.shape[1]);
-  decay_scan_kernel<T><<<unsigned((lanes + kWarp - 1) / kWarp),
-                         dim3(kWarp, unsigned(cut.segments)), 0, stream_of(stream)>>>(s, cut.length);
+  decay_scan_kernel<T><<<unsigned((lanes + kWarp - 1) / kWarp), dim3(kWarp, unsigned(cut.segments)),
+                         0, stream_of(stream)>>>(s, cut.length);
   check_launch("decay_scan");
 }
 

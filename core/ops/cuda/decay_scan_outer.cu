@@ -40,8 +40,7 @@ __global__ void __launch_bounds__(kThreads)
 
   T state[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r)
-    state[r] = kept && inside(r) ? kept[(first + r) * d_v] : T(0);
+  for (int r = 0; r < kRows; ++r) state[r] = kept && inside(r) ? kept[(first + r) * d_v] : T(0);
   for (int64_t t0 = 0; t0 < seq_len; t0 += kStage) {
     const int n = seq_len - t0 < kStage ? int(seq_len - t0) : kStage;
     if (s.starts && t0 % kScanChunk == 0) {

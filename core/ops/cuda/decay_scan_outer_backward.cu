@@ -161,8 +161,8 @@ __device__ void chunk_backward(const DecayScanOuterBackwardArgs& s, Shared<T>& l
         l.a, second, l.e, [&](int i, int j) { return first[i * kTile + j]; },
         [&](int j) { return l.dw[j]; }, first, l.de, l.da, l.unused);
     if (thread < n)
-      put(s.da.grad.row<T>(b * seq_len + t0 + thread) + head,
-          starts(thread) ? T(0) : l.da[thread], s.da.accumulate);
+      put(s.da.grad.row<T>(b * seq_len + t0 + thread) + head, starts(thread) ? T(0) : l.da[thread],
+          s.da.accumulate);
   }
   __syncthreads();  // ds has been read
   for (int d0 = 0; d0 < d_k; d0 += kTile)
@@ -208,8 +208,8 @@ void decay_scan_outer_backward_cuda(const DecayScanOuterBackwardArgs& s, Stream 
   // As many blocks as states fit into the workspace; each takes its pairs in turn.
   const int64_t pairs = s.k.shape[0] * s.k.shape[2];
   const int64_t fit = s.work.numel() / (s.k.cols() * s.v.cols());
-  backward_kernel<T><<<unsigned(pairs < fit ? pairs : fit), kTileThreads, kShared,
-                       stream_of(stream)>>>(s);
+  backward_kernel<T>
+      <<<unsigned(pairs < fit ? pairs : fit), kTileThreads, kShared, stream_of(stream)>>>(s);
   check_launch("decay_scan_outer_backward");
 }
 

@@ -1,6 +1,6 @@
 #include "core/ops/grouped_linear.h"
 
-#include "core/ops/cuda/tile_product.cuh"
+#include "core/ops/cuda/gemm_tile.cuh"
 
 namespace strata {
 namespace {
@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kThreads, 2) rows_kernel(RowsArgs a) {
   const int64_t n = a.y.cols(), depth = a.x.cols();
   const int64_t across = (n + Tile::kWidth - 1) / Tile::kWidth, units = a.row_tiles * across;
   for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    const RowTile t = find_tile(a.offsets.ptr<int32_t>(), a.weight.shape[0], unit / across,
-                                Tile::kHeight);
+    const RowTile t =
+        find_tile(a.offsets.ptr<int32_t>(), a.weight.shape[0], unit / across, Tile::kHeight);
     if (!t.found) return;
     const Lines<T, true> x{a.x.row<T>(t.begin), a.x.pitch, t.rows, a.wide_x};
     const Lines<T, kForward> w{a.weight.row<T>(t.group * a.weight.shape[1]), a.weight.pitch, n,

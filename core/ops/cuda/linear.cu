@@ -30,15 +30,16 @@ void linear_cuda(const LinearArgs& a, Stream s) {
 
 // db = sum over rows of dy: (rows, d_out); a block takes `lanes` columns.
 template <class T>
-__global__ void __launch_bounds__(kSumThreads) bias_gradient_kernel(Tensor dy, GradTarget db,
-                                                                    int lanes) {
+__global__ void __launch_bounds__(kSumThreads, 2)
+    bias_gradient_kernel(const T* dy, int64_t pitch, int64_t rows, int64_t d_out, T* db,
+                         bool accumulate, int lanes) {
   __shared__ T room[kSumThreads];
-  const int64_t rows = dy.rows(), d_out = dy.cols(), slices = (d_out + lanes - 1) / lanes;
+  const int64_t slices = (d_out + lanes - 1) / lanes;
   for (int64_t slice = blockIdx.x; slice < slices; slice += gridDim.x) {
     const int64_t c = slice * lanes + threadIdx.x % lanes;
     const T sum = sum_over_rows(int64_t{0}, rows, int64_t{1}, lanes, c < d_out, room,
-                                [&](int64_t r) { return dy.row<T>(r)[c]; });
-    if (threadIdx.x < lanes && c < d_out) put(db.grad.ptr<T>() + c, sum, db.accumulate);
+                                [&](int64_t r) { return dy[r * pitch + c]; });
+    if (threadIdx.x < lanes && c < d_out) put(db + c, sum, accumulate);
   }
 }
 
@@ -57,8 +58,8 @@ void linear_backward_cuda(const LinearBackwardArgs& a, Stream s) {
   if (a.dbias.wanted) {
     const int lanes = sum_lanes(d_out);
     const int blocks = blocks_for(d_out, lanes);
-    bias_gradient_kernel<T>
-        <<<blocks, kSumThreads, 0, stream_of(s)>>>(a.dy, a.dbias, lanes);
+    bias_gradient_kernel<T><<<blocks, kSumThreads, 0, stream_of(s)>>>(
+        dy, a.dy.pitch, rows, d_out, a.dbias.grad.ptr<T>(), a.dbias.accumulate, lanes);
     check_launch("linear_backward");
   }
 }

@@ -105,8 +105,7 @@ __global__ void __launch_bounds__(kLossThreads) cross_entropy_kernel(CrossEntrop
     const T largest = block_max(seen.largest, most);
     const double sum = block_sum(double(seen.sum * exp_of(seen.largest - largest)), sums);
     const double lse = double(largest) + log_of(sum);
-    if (threadIdx.x == 0)
-      a.row_loss.ptr<double>()[r] = lse - double(hit) + a.z_loss * lse * lse;
+    if (threadIdx.x == 0) a.row_loss.ptr<double>()[r] = lse - double(hit) + a.z_loss * lse * lse;
     if (a.predictions.present) {
       const int place = first_place(seen, largest, places);
       if (threadIdx.x == 0) a.predictions.ptr<int32_t>()[r] = place < n ? place : 0;

@@ -11,10 +11,10 @@
 namespace strata {
 namespace {
 
-constexpr int kScatterRows = 128;     // of y, at most, for one block
-constexpr int kScatterSegments = 4;   // a slice is this many times 32 packs wide
-constexpr int kScatterScan = 1024;    // indices looked at in one step
-constexpr int kScatterRoom = 2048;    // indices collected before they are worked off
+constexpr int kScatterRows = 128;    // of y, at most, for one block
+constexpr int kScatterSegments = 4;  // a slice is this many times 32 packs wide
+constexpr int kScatterScan = 1024;   // indices looked at in one step
+constexpr int kScatterRoom = 2048;   // indices collected before they are worked off
 
 struct ScatterArgs {
   Tensor x;              // (m, d)
@@ -145,7 +145,7 @@ __device__ __forceinline__ void scatter_add_list(const ScatterArgs& a, int64_t r
 }
 
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads) scatter_rows_kernel(ScatterArgs a) {
+__global__ void __launch_bounds__(kThreads, 4) scatter_rows_kernel(ScatterArgs a) {
   __shared__ ScatterRoom room;
   constexpr int kSlice = kScatterSegments * kWarp * V;
   const int64_t n = a.y.rows(), d = a.y.cols();
