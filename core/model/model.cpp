@@ -27,13 +27,14 @@ Model::Model(Config config, LayerFactory& factory)
     throw Error("model.d_model must be at least 1, got " + std::to_string(m.d_model));
   if (m.vocab_size < 1)
     throw Error("model.vocab_size must be at least 1, got " + std::to_string(m.vocab_size));
-  embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
+  embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model},
+                           {.init = Init::normal(m.init_std)});
   settle_options(expansion_, config_, factory);
   stack_ = std::make_unique<Stack>(expansion_, config_, factory, params_);
   final_norm_ = declare_norm(params_, "final_norm.", m.norm, m.norm_eps, m.d_model);
   if (!m.tie_embeddings)
-    lm_head_ =
-        params_.declare("lm_head.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
+    lm_head_ = params_.declare("lm_head.weight", {m.vocab_size, m.d_model},
+                               {.init = Init::normal(m.init_std)});
   params_.allocate(dtype_, true, true);
   declare_state();
 }
@@ -71,6 +72,8 @@ MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
     run_evaluation(cx, batch, ids);
   } else {
     run_evaluation(cx, batch, ids);
+  }
+  if (!shape.training && shape.extends) {
     CallState call;
     call.mode = Mode::prefill;
     call.declare = &layout_;
@@ -114,7 +117,7 @@ Tensor Model::embed(Context& cx, CallState& call, Tensor tokens) {
 }
 
 LmHeadOptions Model::head_options() const {
-  return {.logits_scale = config_.model.logits_multiplier};
+  return {.logits_scale = config_.model.logits_multiplier, .chunk = config_.train.loss_chunk};
 }
 
 LossSum Model::run_training(Context& cx, const TokenBatch& batch, double inverse_count,
@@ -185,10 +188,7 @@ Tensor Model::project(Context& cx, Tensor h) {
   return logits;
 }
 
-Tensor Model::logits(const TokenBatch& batch,
-                     const std::function<void(const std::string&, Tensor)>& see) {
-  Context& cx = *cx_;
-  CallScope scope(cx);
+Tensor Model::run_walk(Context& cx, const TokenBatch& batch, const SeeHidden& see) {
   CallState call;
   call.seq_idx = batch.seq_idx;
   call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
@@ -198,7 +198,17 @@ Tensor Model::logits(const TokenBatch& batch,
     if (see) see(std::to_string(block), h);
   });
   if (see) see("final", apply_norm(cx, final_norm_, h));
-  return project(cx, h);
+  return h;
+}
+
+Tensor Model::logits(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  return project(*cx_, run_walk(*cx_, batch, see));
+}
+
+void Model::walk(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  run_walk(*cx_, batch, see);
 }
 
 Tensor Model::run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions) {
