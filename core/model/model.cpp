@@ -75,6 +75,8 @@ MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
     run_evaluation(cx, batch, ids);
   } else {
     run_evaluation(cx, batch, ids);
+  }
+  if (!shape.training && shape.extends) {
     CallState call;
     call.mode = Mode::prefill;
     call.declare = &layout_;
@@ -118,7 +120,7 @@ Tensor Model::embed(Context& cx, CallState& call, Tensor tokens) {
 }
 
 LmHeadOptions Model::head_options() const {
-  return {.logits_scale = config_.model.logits_multiplier};
+  return {.logits_scale = config_.model.logits_multiplier, .chunk = config_.train.loss_chunk};
 }
 
 LossSum Model::run_training(Context& cx, const TokenBatch& batch, double inverse_count,
@@ -214,10 +216,7 @@ Tensor Model::project(Context& cx, Tensor h) {
   return logits;
 }
 
-Tensor Model::logits(const TokenBatch& batch,
-                     const std::function<void(const std::string&, Tensor)>& see) {
-  Context& cx = *cx_;
-  CallScope scope(cx);
+Tensor Model::run_walk(Context& cx, const TokenBatch& batch, const SeeHidden& see) {
   CallState call;
   call.seq_idx = batch.seq_idx;
   call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
@@ -227,7 +226,17 @@ Tensor Model::logits(const TokenBatch& batch,
     if (see) see(std::to_string(block), h);
   });
   if (see) see("final", apply_norm(cx, final_norm_, h));
-  return project(cx, h);
+  return h;
+}
+
+Tensor Model::logits(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  return project(*cx_, run_walk(*cx_, batch, see));
+}
+
+void Model::walk(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  run_walk(*cx_, batch, see);
 }
 
 Tensor Model::run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions) {

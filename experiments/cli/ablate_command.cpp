@@ -171,7 +171,8 @@ int run(const AblateArgs& args, const Session& session) {
   const auto rows = estimate(plan, *plugins, 0);
   for (size_t v = 0; v < rows.size(); ++v)
     if (!rows[v].run.refusal.empty())
-      throw Error("variant '" + plan.variants[v].name + "': " + rows[v].run.refusal);
+      throw Error("variant '" + plan.variants[v].name + "': " + rows[v].run.refusal,
+                  rows[v].run.refusal_kind);
 
   stamp_plugins(plan, *plugins);
   const Interrupt interrupt;
