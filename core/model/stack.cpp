@@ -4,10 +4,10 @@
 
 #include "core/model/stack_options.h"
 #include "core/ops/arithmetic.h"
-#include "core/ops/shape.h"
 #include "core/ops/linear.h"
 #include "core/ops/residual_add.h"
 #include "core/ops/rms_norm.h"
+#include "core/ops/shape.h"
 
 namespace strata {
 
@@ -134,12 +134,22 @@ std::vector<const Site*> Stack::sites() const {
 }
 
 void Stack::set_recompute(const std::vector<std::string>& policy) {
+  for (const std::string& word : policy) {
+    try {
+      if (word != "block") factory_.name_of(word);
+    } catch (const Error& e) {
+      throw Error("train.recompute must be \"none\", \"block\" or symbols of layers: " +
+                  std::string(e.what()));
+    }
+  }
   for (StackBlock& block : blocks_) {
     std::vector<const Site*> sites;
     collect(block, sites);
     block.recompute = false;
     for (const std::string& word : policy)
-      for (const Site* site : sites) block.recompute |= word == "block" || word == site->symbol;
+      for (const Site* site : sites)
+        block.recompute |=
+            word == "block" || word == site->symbol || word == factory_.name_of(site->symbol);
     // Only what leaves a block through the stream can be computed again.
     block.recompute &= block.wiring.to == Wiring::To::h;
   }
