@@ -33,6 +33,7 @@ RunEstimate estimate_run(const Config& config, LayerFactory& factory, int64_t st
     out.seconds_per_step = seconds / double(steps);
   } catch (const Error& error) {
     out.refusal = error.what();
+    out.refusal_kind = error.kind();
   }
   return out;
 }

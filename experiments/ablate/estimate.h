@@ -14,6 +14,7 @@ struct RunEstimate {
   int64_t bytes = 0;            // of the memory plan
   double seconds_per_step = 0;  // measured over a few steps; NaN where not measured
   std::string refusal;          // why the run would not start; "" if it would
+  ErrorKind refusal_kind = ErrorKind::input;
 };
 
 // Assembles and plans the run; with `steps` > 0 also trains that many steps to time them (the first

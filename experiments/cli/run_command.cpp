@@ -27,7 +27,7 @@ constexpr int64_t kTimedSteps = 3;
 
 int dry_run(const Config& config, LayerFactory& plugins, const Session& session) {
   const RunEstimate e = estimate_run(config, plugins, kTimedSteps);
-  if (!e.refusal.empty()) throw Error(e.refusal);
+  if (!e.refusal.empty()) throw Error(e.refusal, e.refusal_kind);
   const double seconds = e.seconds_per_step * double(config.train.steps);
   if (session.json) {
     Json json = Json::object();
@@ -58,6 +58,9 @@ int run(const RunArgs& args, const Session& session) {
   const auto plugins = open_plugins(session);
   if (args.dry_run) return dry_run(config, *plugins, session);
 
+  if (args.resume == "auto" && args.out.empty()) {
+    throw Error("--resume auto needs --out DIR, the folder of the run that goes on");
+  }
   RunSettings settings;
   settings.folder = args.out.empty() ? free_folder(args.config.file) : args.out;
   settings.resume = args.resume == "auto";

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <ostream>
 
 #include "core/io/file.h"
@@ -17,6 +18,7 @@
 #include "experiments/run/journal.h"
 #include "experiments/run/record.h"
 #include "experiments/run/task_source.h"
+#include "experiments/tasks/options.h"
 
 namespace strata {
 namespace {
@@ -45,9 +47,23 @@ void require_same_run(const Config& then, const Config& now, const std::string& 
                   "; change it back or choose another --out");
     }
   }
-  throw Error(folder +
-              ": the options of the task or of a layer differ from those of the run that "
-              "lies here; change them back or choose another --out");
+  const auto options = [](const Config& config) {
+    std::map<std::string, std::string> out;
+    for (const auto& [key, value] : config.task.options) out["task." + key] = value_text(value);
+    for (const auto& [name, layer] : config.layers)
+      for (const auto& [key, value] : layer) out["layers." + name + "." + key] = to_string(value);
+    return out;
+  };
+  auto before = options(then), after = options(now);
+  for (const auto& [key, value] : before) after.try_emplace(key);
+  for (const auto& [key, value] : after) {
+    const std::string& old = before[key];
+    if (old == value) continue;
+    throw Error(folder + ": " + key + " is " + (value.empty() ? "left out" : value) +
+                ", but the run that lies here has " + (old.empty() ? "left it out" : old) +
+                "; change it back or choose another --out");
+  }
+  throw Error(folder + ": holds a run of another config; choose another --out");
 }
 
 class Run {
@@ -88,8 +104,8 @@ class Run {
       return *before;
     }
     make_folders(folder_);
-    fs::remove(folder_ + "/result.json");
     restore();
+    fs::remove(folder_ + "/result.json");
     write_file(folder_ + "/config.toml", to_toml(config_));
     if (!fs::exists(folder_ + "/record.json")) {
       const Json record = make_record(config_, settings_.plugins, settings_.command_line);
@@ -140,6 +156,11 @@ class Run {
     }
     if (!path.empty()) {
       const Json extra = parse_json(load_checkpoint(path, *trainer_), path);
+      if (trainer_->steps_done() > config_.train.steps) {
+        throw Error(folder_ + ": the run that lies here has made " +
+                    std::to_string(trainer_->steps_done()) + " steps, and train.steps is now " +
+                    std::to_string(config_.train.steps) + "; raise it or choose another --out");
+      }
       seconds_before_ = extra.at("seconds", path).as_double(path);
       if (const Json* metric = extra.find("metric"); metric && metric->is_number()) {
         summary_.metric = metric->as_double(path);

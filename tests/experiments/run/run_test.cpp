@@ -108,7 +108,7 @@ TEST_CASE("run: a folder of another run, other threads or a changed plugin are r
         std::string::npos);
   CHECK(refusal(config_of({{"train.threads", "2"}}), s.path, true).find("train.threads = 1") !=
         std::string::npos);
-  CHECK(refusal(config_of({{"layers.mlp.d_ff", "8"}}), s.path, true).find("of a layer differ") !=
+  CHECK(refusal(config_of({{"layers.mlp.d_ff", "8"}}), s.path, true).find("layers.mlp.d_ff is 8") !=
         std::string::npos);
   Json record = read_json(s.path + "/record.json");
   Json plugin = Json::object();
