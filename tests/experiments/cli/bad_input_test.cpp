@@ -50,8 +50,8 @@ TEST_CASE("cli: a pattern may begin with any of its characters") {
 }
 
 TEST_CASE("cli: a wrong value names the flag that it was given with") {
-  CHECK(has(refused("run --pattern M" + kSmall + "--steps abc"),
-            "--steps: train.steps must be an int"));
+  CHECK(
+      has(refused("run --pattern M" + kSmall + "--seed abc"), "--seed: train.seed must be an int"));
   CHECK(has(refused("run --pattern M --lr [1" + kSmall), "--lr: train.lr must be a number"));
   CHECK(has(refused("ablate --patterns M --seeds x" + kSmall), "--seeds: ablate.seeds must be"));
   CHECK(has(refused("run --pattern M --set train.lr=x" + kSmall), "--set: train.lr must be"));
