@@ -64,6 +64,9 @@ int run(const RunArgs& args, const Session& session) {
   const auto plugins = open_plugins(session);
   if (args.dry_run) return dry_run(config, *plugins, session);
 
+  if (args.resume == "auto" && args.out.empty()) {
+    throw Error("--resume auto needs --out DIR, the folder of the run that goes on");
+  }
   RunSettings settings;
   settings.folder = args.out.empty() ? free_folder(args.config.file) : args.out;
   settings.resume = args.resume == "auto";

@@ -20,6 +20,7 @@
 #include "experiments/run/journal.h"
 #include "experiments/run/record.h"
 #include "experiments/run/task_source.h"
+#include "experiments/tasks/options.h"
 
 namespace strata {
 namespace {
@@ -104,9 +105,9 @@ class Run {
       return *before;
     }
     make_folders(folder_);
-    fs::remove(folder_ + "/result.json");
     log_ = std::make_unique<Journal>(folder_ + "/log.txt");
     restore();
+    fs::remove(folder_ + "/result.json");
     write_file(folder_ + "/config.toml", to_toml(config_));
     if (!fs::exists(folder_ + "/record.json")) {
       const Json record = make_record(config_, settings_.plugins, settings_.command_line);
@@ -167,6 +168,11 @@ class Run {
     }
     if (!path.empty()) {
       const Json extra = parse_json(load_checkpoint(path, *trainer_), path);
+      if (trainer_->steps_done() > config_.train.steps) {
+        throw Error(folder_ + ": the run that lies here has made " +
+                    std::to_string(trainer_->steps_done()) + " steps, and train.steps is now " +
+                    std::to_string(config_.train.steps) + "; raise it or choose another --out");
+      }
       seconds_before_ = extra.at("seconds", path).as_double(path);
       if (const Json* metric = extra.find("metric"); metric && metric->is_number()) {
         summary_.metric = metric->as_double(path);

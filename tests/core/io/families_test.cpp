@@ -212,7 +212,7 @@ TEST_CASE("families: a config that contradicts itself is refused") {
   CHECK(refusal(changed("nemotron_h", "hidden_size", Json())) ==
         "config.json: expected a value for \"hidden_size\", got none (" +
             data_path("configs/families") + "/nemotron_h.toml: model.d_model asks for it)");
-  CHECK(refusal(changed("nemotron_h", "hidden_size", Json(-4))).find("at least 1, got -4") !=
+  CHECK(refusal(changed("nemotron_h", "hidden_size", Json(-4))).find("from 1 to 1048576, got -4") !=
         std::string::npos);
   CHECK(refusal(changed("nemotron_h", "mamba_num_heads", Json("many"))).find("config.json") !=
         std::string::npos);
