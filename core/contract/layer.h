@@ -40,7 +40,7 @@ struct ParamOptions {
   Decay decay = Decay::automatic;
   double init_scale = 1;  // multiplies the drawn values (out_proj: 1/sqrt(n_blocks))
   double lr_scale = 1;
-  std::string role{};     // per axis: "out,in", "heads", "experts,out,in", ... for sharding
+  std::string role{};  // per axis: "out,in", "heads", "experts,out,in", ... for sharding
 };
 
 // A parameter or buffer of a layer, with what the host bound to it.

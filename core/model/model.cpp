@@ -27,13 +27,14 @@ Model::Model(Config config, LayerFactory& factory)
     throw Error("model.d_model must be at least 1, got " + std::to_string(m.d_model));
   if (m.vocab_size < 1)
     throw Error("model.vocab_size must be at least 1, got " + std::to_string(m.vocab_size));
-  embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
+  embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model},
+                           {.init = Init::normal(m.init_std)});
   settle_options(expansion_, config_, factory);
   stack_ = std::make_unique<Stack>(expansion_, config_, factory, params_);
   final_norm_ = declare_norm(params_, "final_norm.", m.norm, m.norm_eps, m.d_model);
   if (!m.tie_embeddings)
-    lm_head_ =
-        params_.declare("lm_head.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
+    lm_head_ = params_.declare("lm_head.weight", {m.vocab_size, m.d_model},
+                               {.init = Init::normal(m.init_std)});
   params_.allocate(dtype_, true, true);
   declare_state();
 }

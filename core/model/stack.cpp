@@ -4,10 +4,10 @@
 
 #include "core/model/stack_options.h"
 #include "core/ops/arithmetic.h"
-#include "core/ops/shape.h"
 #include "core/ops/linear.h"
 #include "core/ops/residual_add.h"
 #include "core/ops/rms_norm.h"
+#include "core/ops/shape.h"
 
 namespace strata {
 

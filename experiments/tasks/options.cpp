@@ -83,8 +83,8 @@ std::string value_text(const TaskValue& value) {
 TaskOptions::TaskOptions(std::string_view task, const std::vector<TaskOption>& table,
                          const TaskValues& given) {
   for (const auto& [key, value] : given) {
-    const auto found =
-        std::find_if(table.begin(), table.end(), [&, &key = key](const auto& o) { return o.name == key; });
+    const auto found = std::find_if(table.begin(), table.end(),
+                                    [&, &key = key](const auto& o) { return o.name == key; });
     if (found == table.end()) unknown_key(task, table, key);
     values_[key] = converted("[task] " + key + " of '" + std::string(task) + "'", *found, value);
   }
