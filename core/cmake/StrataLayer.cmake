@@ -96,8 +96,10 @@ function(strata_add_layer name)
   if(cuda AND STRATA_HAS_CUDA)
     strata_add_cuda_half(${name} ${cuda})
   endif()
-  if(STRATA_PLUGIN_DIR)  # a first-party plugin
+  if(STRATA_PLUGIN_DIR)
     add_dependencies(strata_plugins ${name})
+  endif()
+  if(STRATA_PLUGIN_DIR STREQUAL "${CMAKE_BINARY_DIR}/plugins")  # a first-party plugin, no example
     install(TARGETS ${name} LIBRARY DESTINATION plugins)
   endif()
 endfunction()

@@ -251,6 +251,12 @@ void Context::bind_grad(Tensor x, Tensor home) {
   impl_->roots[impl_->vars[x.var].root].grad = home;
 }
 
+bool Context::share_columns(Tensor a, Tensor b) const {
+  if (a.var < 0 || b.var < 0) return false;
+  const Var &u = impl_->vars[a.var], &v = impl_->vars[b.var];
+  return u.root == v.root && u.begin < v.end && v.begin < u.end;
+}
+
 void Context::share_grad(Tensor y, Tensor x) {
   if (y.var >= 0 && x.var >= 0) impl_->vars[y.var].root = impl_->vars[x.var].root;
 }

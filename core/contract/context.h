@@ -91,6 +91,8 @@ class STRATA_API Context {
   bool can_set_grad(Tensor x) const;
   // Gives x's gradient a home that outlives the block; nothing is written yet.
   void bind_grad(Tensor x, Tensor home);
+  // True when a and b share columns of one variable, so that their gradients share memory.
+  bool share_columns(Tensor a, Tensor b) const;
   // Lets y share x's gradient: y is x, computed again for the backward.
   void share_grad(Tensor y, Tensor x);
 

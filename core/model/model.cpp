@@ -43,26 +43,16 @@ Model::Model(Config config, LayerFactory& factory)
     throw Error("model.d_model must be at least 1, got " + std::to_string(m.d_model));
   if (m.vocab_size < 1)
     throw Error("model.vocab_size must be at least 1, got " + std::to_string(m.vocab_size));
-<<<<<<< HEAD
-  embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
-  factory.use_device(device_);
-=======
   embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model},
                            {.init = Init::normal(m.init_std)});
->>>>>>> main
+  factory.use_device(device_);
   settle_options(expansion_, config_, factory);
   stack_ = std::make_unique<Stack>(expansion_, config_, factory, params_);
   final_norm_ = declare_norm(params_, "final_norm.", m.norm, m.norm_eps, m.d_model);
   if (!m.tie_embeddings)
-<<<<<<< HEAD
-    lm_head_ =
-        params_.declare("lm_head.weight", {m.vocab_size, m.d_model}, {.init = Init::normal(m.init_std)});
-  params_.allocate(dtype_, true, true, device_);
-=======
     lm_head_ = params_.declare("lm_head.weight", {m.vocab_size, m.d_model},
                                {.init = Init::normal(m.init_std)});
-  params_.allocate(dtype_, true, true);
->>>>>>> main
+  params_.allocate(dtype_, true, true, device_);
   declare_state();
 }
 
@@ -100,6 +90,8 @@ MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
     run_evaluation(cx, batch, ids);
   } else {
     run_evaluation(cx, batch, ids);
+  }
+  if (!shape.training && shape.extends) {
     CallState call;
     call.mode = Mode::prefill;
     call.declare = &layout_;
@@ -143,7 +135,7 @@ Tensor Model::embed(Context& cx, CallState& call, Tensor tokens) {
 }
 
 LmHeadOptions Model::head_options() const {
-  return {.logits_scale = config_.model.logits_multiplier};
+  return {.logits_scale = config_.model.logits_multiplier, .chunk = config_.train.loss_chunk};
 }
 
 static LossSum read(const LmHeadLoss& loss) {
@@ -179,23 +171,15 @@ LossSum Model::run_training(Context& cx, const TokenBatch& given, double inverse
   cx.replay(0);
   take_notes(cx, call);
   if (cx.planning()) return {};
-<<<<<<< HEAD
-  LossSum sum = read(loss);
-  for (const Context::AuxLoss& aux : cx.aux_losses()) {
-    const HostCopy value(aux.value);
-    sum.aux += aux.weight * (value->dtype == DType::f64 ? *value->ptr<double>()
-                                                        : double(*value->ptr<float>()));
-  }
-  return sum;
-=======
   for (const auto& [place, counted] : call.counts)
     for (const auto& [name, values] : counted.counts) {
       std::vector<double>& sum = counts_[place].counts[name];
       sum.resize(std::max(sum.size(), values.size()));
       for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
     }
-  return {*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), call.aux};
->>>>>>> main
+  LossSum sum = read(loss);
+  sum.aux = call.aux;
+  return sum;
 }
 
 LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t step,
@@ -203,9 +187,6 @@ LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t ste
   return run_training(*cx_, batch, inverse_count, step, aux_scale);
 }
 
-<<<<<<< HEAD
-LossSum Model::run_evaluation(Context& cx, const TokenBatch& given, Tensor predictions) {
-=======
 void Model::after_step(bool updated) {
   std::map<Layer*, StepCounts> all;
   for (const Site* site : stack_->sites()) {
@@ -228,8 +209,7 @@ void Model::after_step(bool updated) {
   }
 }
 
-LossSum Model::run_evaluation(Context& cx, const TokenBatch& batch, Tensor predictions) {
->>>>>>> main
+LossSum Model::run_evaluation(Context& cx, const TokenBatch& given, Tensor predictions) {
   CallScope scope(cx);
   const TokenBatch batch = on_device(cx, given);
   Tensor predicted = predictions;
@@ -264,10 +244,7 @@ Tensor Model::project(Context& cx, Tensor h) {
   return logits;
 }
 
-Tensor Model::logits(const TokenBatch& given,
-                     const std::function<void(const std::string&, Tensor)>& see) {
-  Context& cx = *cx_;
-  CallScope scope(cx);
+Tensor Model::run_walk(Context& cx, const TokenBatch& given, const SeeHidden& see) {
   const TokenBatch batch = on_device(cx, given);
   CallState call;
   call.seq_idx = batch.seq_idx;
@@ -278,7 +255,17 @@ Tensor Model::logits(const TokenBatch& given,
     if (see) see(std::to_string(block), h);
   });
   if (see) see("final", apply_norm(cx, final_norm_, h));
-  return project(cx, h);
+  return h;
+}
+
+Tensor Model::logits(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  return project(*cx_, run_walk(*cx_, batch, see));
+}
+
+void Model::walk(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  run_walk(*cx_, batch, see);
 }
 
 Tensor Model::run_extend(Context& cx, CallState& call, Tensor given, bool all_positions) {

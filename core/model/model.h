@@ -35,6 +35,7 @@ struct CallShape {
   int64_t batch = 1, seq_len = 1;
   bool documents = false;  // seq_idx is given
   bool training = true;
+  bool extends = true;  // without training: extend() is called, with logits of all positions
 };
 
 class STRATA_API Model {
@@ -68,6 +69,8 @@ class STRATA_API Model {
   // "embed", "0", "1", ... after each block, and "final" after the final norm.
   using SeeHidden = std::function<void(const std::string& name, Tensor h)>;
   Tensor logits(const TokenBatch& batch, const SeeHidden& see = {});
+  // Shows the stream as logits() does, without logits: it needs no more than evaluate().
+  void walk(const TokenBatch& batch, const SeeHidden& see);
 
   // Appends tokens (batch, n) to cached sequences and returns the logits of the last position of
   // each, (batch, vocab_size), or of all positions, (batch, n, vocab_size). Long prompts are to be
@@ -94,6 +97,7 @@ class STRATA_API Model {
   Param head() const;
   LmHeadOptions head_options() const;
   Tensor project(Context& cx, Tensor h);
+  Tensor run_walk(Context& cx, const TokenBatch& batch, const SeeHidden& see);
   void declare_state();
   LossSum run_training(Context& cx, const TokenBatch& batch, double inverse_count, uint64_t step,
                        double aux_scale);

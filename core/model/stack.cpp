@@ -151,12 +151,22 @@ std::vector<const Site*> Stack::sites() const {
 }
 
 void Stack::set_recompute(const std::vector<std::string>& policy) {
+  for (const std::string& word : policy) {
+    try {
+      if (word != "block") factory_.name_of(word);
+    } catch (const Error& e) {
+      throw Error("train.recompute must be \"none\", \"block\" or symbols of layers: " +
+                  std::string(e.what()));
+    }
+  }
   for (StackBlock& block : blocks_) {
     std::vector<const Site*> sites;
     collect(block, sites);
     block.recompute = false;
     for (const std::string& word : policy)
-      for (const Site* site : sites) block.recompute |= word == "block" || word == site->symbol;
+      for (const Site* site : sites)
+        block.recompute |=
+            word == "block" || word == site->symbol || word == factory_.name_of(site->symbol);
     // Only what leaves a block through the stream can be computed again.
     block.recompute &= block.wiring.to == Wiring::To::h;
   }

@@ -33,6 +33,13 @@ Options symbol_options(const std::string& symbol, const Config& config, LayerFac
 }
 
 void settle_options(Expansion& e, const Config& config, LayerFactory& factory) {
+  for (const auto& [name, options] : config.layers) {
+    try {
+      factory.name_of(name);
+    } catch (const Error& error) {
+      throw Error("[layers." + name + "]: " + error.what(), error.kind());
+    }
+  }
   const int64_t n_blocks = static_cast<int64_t>(e.blocks.size());
   resolve_options(e, [&](const BlockSpec& layer) -> std::optional<std::vector<KnownOption>> {
     try {

@@ -1,7 +1,7 @@
 // Linear recurrences with decay, the core of gated and state-space mixers.
 //   decay_scan         h_t = a_t h_{t-1} + b_t, all h_t returned; a per element or per row of b
-//   decay_scan_outer   S_t = a_t S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t     (arXiv 2006.16236,
-//   2405.21060)
+//   decay_scan_outer   S_t = a_t S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t
+// (linear attention, arXiv 2006.16236; with decay, arXiv 2405.21060.)
 // Both start from zero in training and from the state of the pass otherwise, and drop the state at
 // the first token of a document. Any a is allowed, also zero and negative.
 #pragma once

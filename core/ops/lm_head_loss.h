@@ -1,6 +1,6 @@
 // The LM head and its cross entropy in one: never stores (tokens x vocab_size) at once.
-//   logits = softcap(scale * h W^T),  loss = sum over labelled rows of logsumexp(logits) -
-//   logits[label]
+//   logits = softcap(scale * h W^T)
+//   loss = sum over labelled rows of (logsumexp(logits) - logits[label])
 // When recording, the gradients of h and W are computed chunk by chunk in the same walk, scaled by
 // `inverse_count`, because the logits are gone afterwards.
 #pragma once

@@ -2,8 +2,8 @@
 // plugin, whose header nobody outside of the plugin may include. A plugin adds, in the operation's
 // .cpp,
 //
-//   static void run_ssd_scan(NamedCall& call) { call.out["y"] = ssd_scan(call.cx, call.at("x"),
-//   ...); } STRATA_NAMED_OP("ssd_scan", run_ssd_scan)
+//   static void run_scan(NamedCall& call) { call.out["y"] = scan(call.cx, call.at("x")); }
+//   STRATA_NAMED_OP("scan", run_scan)
 //
 // Names of tensors and layouts are those of tests/golden/ops/NAME.json.
 #pragma once

@@ -16,8 +16,8 @@ STRATA_API void int8_decode(const int8_t* codes, const float* scales, int64_t ro
                             float* x);
 
 struct Int8Error {
-  double worst =
-      0;           // largest |w - w'| in units of half its row's scale; at most 1 but for rounding
+  // The largest |w - w'| in units of half its row's scale; at most 1 but for rounding.
+  double worst = 0;
   double rms = 0;  // sqrt(sum (w - w')^2 / sum w^2)
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <sstream>
 
 #include "core/contract/error.h"
@@ -21,6 +22,7 @@ namespace {
 }
 
 std::string number_text(double value) {
+  if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
   std::ostringstream out;
   out << value;
   return out.str();
@@ -83,8 +85,8 @@ std::string value_text(const TaskValue& value) {
 TaskOptions::TaskOptions(std::string_view task, const std::vector<TaskOption>& table,
                          const TaskValues& given) {
   for (const auto& [key, value] : given) {
-    const auto found =
-        std::find_if(table.begin(), table.end(), [&, &key = key](const auto& o) { return o.name == key; });
+    const auto found = std::find_if(table.begin(), table.end(),
+                                    [&, &key = key](const auto& o) { return o.name == key; });
     if (found == table.end()) unknown_key(task, table, key);
     values_[key] = converted("[task] " + key + " of '" + std::string(task) + "'", *found, value);
   }

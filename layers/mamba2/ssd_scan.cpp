@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "core/ops/arithmetic.h"
 #include "layers/mamba2/ssd_layout_cuda.h"
 
 namespace strata::mamba2 {
@@ -35,6 +36,9 @@ void check(Context& cx, const SsdScanArgs& a) {
   if (a.dt_bias) expect(cx, "dt_bias", a.dt_bias, {o.n_heads});
   if (a.seq_idx && a.seq_idx.numel() != batch * seq_len)
     expect(cx, "seq_idx", a.seq_idx, {batch, seq_len});
+  const Shape state{batch, o.n_heads, o.head_dim, o.d_state};
+  if (a.initial_state) expect(cx, "initial_state", a.initial_state, state);
+  if (a.final_state) expect(cx, "final_state", a.final_state, state);
 }
 
 Tensor workspace(Context& cx, const SsdScanArgs& args, bool backward) {
@@ -54,39 +58,24 @@ int64_t ssd_workspace_bytes(const SsdScanArgs& args, bool backward) {
   return SsdWorkspace<float>(args, backward, nullptr).bytes;
 }
 
-Tensor ssd_scan(Context& cx, Tensor x, Tensor dt, Tensor b, Tensor c, Tensor a_log, Tensor d,
-                Tensor dt_bias, const SsdScanOptions& options, Pass& pass) {
-  SsdScanArgs args{x,
-                   dt,
-                   b,
-                   c,
-                   a_log,
-                   d,
-                   dt_bias,
-                   pass.seq_idx(),
-                   {},
-                   {},
-                   {},
-                   {},
-                   options,
-                   {},
-                   omp_get_max_threads()};
+Tensor ssd_scan(Context& cx, SsdScanArgs args) {
   check(cx, args);
-  args.state = pass.state(pass.unique("ssm"), {options.n_heads, options.head_dim, options.d_state},
-                          cx.accum_dtype());
-  args.y = cx.track(cx.alloc(x.shape, x.dtype));
+  args.c = distinct(cx, args.c, {args.b});
+  args.threads = omp_get_max_threads();
+  args.y = cx.track(cx.alloc(args.x.shape, args.x.dtype));
   {
     ScratchScope scope(cx);
     args.workspace = workspace(cx, args, false);
-    (x.shape[1] == 1 ? ssd_step_op : ssd_scan_op)(cx, x.dtype, args);
+    (args.x.shape[1] == 1 ? ssd_step_op : ssd_scan_op)(cx, args.x.dtype, args);
   }
   args.workspace = {};
   cx.record([args](Context& cx) {
     const Tensor dy = cx.grad(args.y);
-    if (!dy) return;
+    const Tensor dfinal = args.final_state ? cx.grad(args.final_state) : Tensor{};
+    if (!dy && !dfinal) return;
     SsdScanBackwardArgs back{args,
                              dy,
-                             {},
+                             dfinal,
                              cx.grad_target(args.x),
                              cx.grad_target(args.dt),
                              cx.grad_target(args.b),
@@ -94,12 +83,30 @@ Tensor ssd_scan(Context& cx, Tensor x, Tensor dt, Tensor b, Tensor c, Tensor a_l
                              cx.grad_target(args.a_log),
                              target(cx, args.d),
                              target(cx, args.dt_bias),
-                             {}};
+                             target(cx, args.initial_state)};
     ScratchScope scope(cx);
+    if (!dy) cx.zero(back.dy = cx.scratch(args.y.shape, args.y.dtype));
     back.forward.workspace = workspace(cx, back.forward, true);
     ssd_scan_backward_op(cx, args.x.dtype, back);
   });
   return args.y;
+}
+
+Tensor ssd_scan(Context& cx, Tensor x, Tensor dt, Tensor b, Tensor c, Tensor a_log, Tensor d,
+                Tensor dt_bias, const SsdScanOptions& options, Pass& pass) {
+  SsdScanArgs args;
+  args.x = x;
+  args.dt = dt;
+  args.b = b;
+  args.c = c;
+  args.a_log = a_log;
+  args.d = d;
+  args.dt_bias = dt_bias;
+  args.seq_idx = pass.seq_idx();
+  args.options = options;
+  args.state = pass.state(pass.unique("ssm"), {options.n_heads, options.head_dim, options.d_state},
+                          cx.accum_dtype());
+  return ssd_scan(cx, args);
 }
 
 }  // namespace strata::mamba2

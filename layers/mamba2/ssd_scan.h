@@ -26,8 +26,8 @@ struct SsdScanArgs {
   Tensor seq_idx;            // (batch, seq_len) i32, or absent
   Tensor y;                  // as x
   StateRef state;            // carried per sequence (n_heads, head_dim, d_state), or absent
-  Tensor initial_state,
-      final_state;  // (batch, n_heads, head_dim, d_state), or absent: zero, not kept
+  Tensor initial_state;      // (batch, n_heads, head_dim, d_state), or absent: zero
+  Tensor final_state;        // (batch, n_heads, head_dim, d_state), or absent: not kept
   SsdScanOptions options;
   Tensor workspace;  // ssd_workspace_bytes
   int threads = 1;
@@ -50,5 +50,9 @@ int64_t ssd_workspace_bytes(const SsdScanArgs& args, bool backward);
 // restarts where the pass's seq_idx changes. Throws Error when shapes disagree.
 Tensor ssd_scan(Context& cx, Tensor x, Tensor dt, Tensor b, Tensor c, Tensor a_log, Tensor d,
                 Tensor dt_bias, const SsdScanOptions& options, Pass& pass);
+
+// The same on arguments as tensors, with gradients of both states; y, workspace and threads are
+// filled here. Throws Error when shapes disagree.
+Tensor ssd_scan(Context& cx, SsdScanArgs args);
 
 }  // namespace strata::mamba2

@@ -4,6 +4,9 @@
 
 #include <omp.h>
 
+#include <algorithm>
+
+#include "core/ops/named_op.h"
 #include "layers/mamba2/ssd_layout.h"
 #include "plugins/host/registry.h"
 #include "tests/core/ops/golden.h"
@@ -298,4 +301,33 @@ TEST_CASE("ssd_scan: the number of threads changes no bit") {
     CHECK(now == first);
   }
   omp_set_num_threads(before);
+}
+
+TEST_CASE("ssd_scan: a gradient may reach the final state alone") {
+  load_mamba2();
+  const auto gradient_of_x = [](bool zeros_reach_y) {
+    Bench bench(DType::f64);
+    Context& cx = bench.cx;
+    cx.set_recording(true);
+    const Tensor x = cx.track(bench.random({2, 5, 4, 3}, 1));
+    NamedCall call{cx, {}, {}, {}};
+    call.in = {{"x", x},
+               {"dt_raw", bench.random({2, 5, 4}, 2)},
+               {"B", bench.random({2, 5, 2, 6}, 3)},
+               {"C", bench.random({2, 5, 2, 6}, 4)},
+               {"A_log", bench.random({4}, 5)}};
+    find_named_op("ssd_scan")(call);
+    const Tensor y = call.out.at("y"), state = call.out.at("final_state");
+    cx.set_grad(state, bench.random(state.shape, 6));
+    if (zeros_reach_y) cx.zero(cx.grad_target(y).grad);
+    cx.replay(0);
+    const Tensor dx = cx.grad(x);
+    std::vector<double> values;
+    for (int64_t i = 0; i < dx.numel(); ++i) values.push_back(dx.ptr<double>()[i]);
+    return values;
+  };
+  const std::vector<double> alone = gradient_of_x(false);
+  CHECK(alone.size() == 2 * 5 * 4 * 3);
+  CHECK(alone == gradient_of_x(true));
+  CHECK(*std::max_element(alone.begin(), alone.end()) > 0);
 }

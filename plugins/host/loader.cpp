@@ -31,9 +31,20 @@ Loaded& loaded() {
   return *l;
 }
 
-// A file without a checksum may be damaged where only the system's loader stumbles, and that
-// crashes. So a child process tries it first.
-void try_in_child(const std::string& path) {
+constexpr int64_t kTrialWidth = 64;
+
+// What a file without a checksum is tried with: a layer is made, which may refuse the width.
+void make_one(const boost::dll::shared_library& library, const std::string& entry) {
+  try {
+    const LayerConfig config(kTrialWidth, 1, {}, "trial");
+    if (library.has(entry)) library.get<const PluginInfo>(entry).create(config);
+  } catch (...) {
+  }
+}
+
+// A file without a checksum may be damaged where only the system's loader or the layer's own code
+// stumbles, and that crashes. So a child process tries it first.
+void try_in_child(const std::string& path, const std::string& entry) {
   const pid_t child = fork();
   if (child < 0) return;
   if (child == 0) {
@@ -42,7 +53,8 @@ void try_in_child(const std::string& path) {
     close(STDERR_FILENO);
     alarm(kTrialSeconds);
     std::error_code failed;
-    boost::dll::shared_library library(path, kMode, failed);
+    const boost::dll::shared_library library(path, kMode, failed);
+    if (!failed) make_one(library, entry);
     _exit(0);
   }
   int status = 0;
@@ -50,19 +62,20 @@ void try_in_child(const std::string& path) {
   }
   // The system's loader ends the process with a message when it finds itself inconsistent.
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw Error(path + ": cut or damaged: the system's loader " +
-                (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "does not come back from it"
-                                                                    : "crashes on it") +
+    throw Error(path + ": cut or damaged: loading it " +
+                (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "does not end" : "crashes") +
                 "; build or copy it again");
 }
 
 }  // namespace
 
-// The library of `path`, loaded now or before. Kernels that it registers twice are an error.
-static boost::dll::shared_library& library_of(Loaded& l, const std::string& path, bool trusted) {
+// The library of `path`, loaded now or before. Kernels that it registers twice are an error. A
+// plugin without a checksum is tried in a child first, by its entry.
+static boost::dll::shared_library& library_of(Loaded& l, const std::string& path,
+                                             const std::string& unsealed_entry = "") {
   auto it = l.libraries.find(path);
   if (it != l.libraries.end()) return it->second;
-  if (!trusted) try_in_child(path);
+  if (!unsealed_entry.empty()) try_in_child(path, unsealed_entry);
   std::error_code failed;
   take_registration_clash();
   boost::dll::shared_library library(path, kMode, failed);
@@ -78,7 +91,8 @@ static boost::dll::shared_library& library_of(Loaded& l, const std::string& path
 const PluginInfo& load_plugin(const PluginFile& file) {
   Loaded& l = loaded();
   std::scoped_lock lock(l.mutex);
-  const boost::dll::shared_library& library = library_of(l, file.path, file.sealed);
+  const boost::dll::shared_library& library = 
+      library_of(l, file.path, file.sealed ? "" : file.entry);
   if (!library.has(file.entry))
     throw Error(file.path + ": has changed since it was found; run again");
   const PluginInfo& info = library.get<const PluginInfo>(file.entry);
@@ -91,7 +105,7 @@ void load_cuda_half(const PluginFile& file) {
   if (file.cuda_path.empty()) return;
   Loaded& l = loaded();
   std::scoped_lock lock(l.mutex);
-  library_of(l, file.cuda_path, true);
+  library_of(l, file.cuda_path);
 }
 
 void load_cuda_library() {
@@ -106,7 +120,7 @@ void load_cuda_library() {
                 ErrorKind::resource);
   Loaded& l = loaded();
   std::scoped_lock lock(l.mutex);
-  library_of(l, path.string(), true);
+  library_of(l, path.string());
 }
 
 }  // namespace strata

@@ -1,16 +1,10 @@
 // libFuzzer entry of the safetensors reader: any bytes give tensors inside the file, or an Error.
-#include <unistd.h>
-
-#include <cstdint>
-#include <cstdlib>
-#include <fstream>
-#include <string>
-
 #include "core/io/safetensors.h"
+#include "tests/fuzz/fuzz_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const std::string path = "/tmp/strata_fuzz_" + std::to_string(::getpid()) + ".safetensors";
-  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(data), size);
+  static const strata::test::FuzzFolder folder;
+  const std::string path = folder.write("model.safetensors", data, size);
   try {
     const strata::Safetensors file(path);
     for (const strata::StoredTensor& tensor : file.tensors()) {

@@ -3,112 +3,18 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstring>
-#include <limits>
 
 #include "core/io/safetensors.h"
 #include "core/ops/attend_workspace.h"
 #include "core/tensor/memory.h"
-#include "core/tensor/random.h"
-#include "tests/core/ops/test_pass.h"
+#include "tests/core/ops/attend_naive.h"
 
 #include <omp.h>
 
 using namespace strata;
+using namespace strata::test;
 
 namespace {
-
-using Numbers = std::vector<double>;
-
-Numbers random_numbers(int64_t n, uint64_t stream, double size = 1) {
-  Random random(11, stream);
-  Numbers x(n);
-  for (double& e : x) e = size * random.normal();
-  return x;
-}
-
-// Sizes of a case; documents lists the id of each key position, for every sequence alike.
-struct Case {
-  int64_t batch, q_len, kv_len;
-  AttendOptions options;
-  std::vector<int32_t> documents;
-  int64_t q_size() const { return batch * q_len * options.n_heads * options.head_dim; }
-  int64_t kv_size() const { return batch * kv_len * options.n_kv_heads * options.head_dim; }
-};
-
-struct Result {
-  Numbers y, dq, dk, dv;
-};
-
-// The definition, one query at a time; with dy also the gradients.
-Result naive(const Case& c, const Numbers& q, const Numbers& k, const Numbers& v,
-             const Numbers& dy = {}) {
-  const AttendOptions& o = c.options;
-  const int64_t group = o.n_heads / o.n_kv_heads, dim = o.head_dim;
-  const double scale = o.scale ? o.scale : 1 / std::sqrt(double(dim));
-  Result r{Numbers(q.size()), Numbers(q.size()), Numbers(k.size()), Numbers(v.size())};
-  Numbers p(c.kv_len), slope(c.kv_len), dp(c.kv_len);
-  for (int64_t b = 0; b < c.batch; ++b)
-    for (int64_t t = 0; t < c.q_len; ++t)
-      for (int64_t h = 0; h < o.n_heads; ++h) {
-        const int64_t at = ((b * c.q_len + t) * o.n_heads + h) * dim, pos = c.kv_len - c.q_len + t;
-        const auto kv = [&](int64_t j) {
-          return ((b * c.kv_len + j) * o.n_kv_heads + h / group) * dim;
-        };
-        double top = -1e300, total = 0;
-        for (int64_t j = 0; j < c.kv_len; ++j) {
-          bool sees =
-              (!o.causal || j <= pos) && (!o.window || (pos - j < o.window && j - pos < o.window));
-          for (int64_t i = std::min(j, pos); !c.documents.empty() && i < std::max(j, pos); ++i)
-            sees = sees && c.documents[i] == c.documents[i + 1];
-          double s = 0;
-          for (int64_t d = 0; d < dim; ++d) s += q[at + d] * k[kv(j) + d];
-          s *= scale;
-          slope[j] = scale;
-          if (o.softcap > 0) {
-            const double th = std::tanh(s / o.softcap);
-            s = o.softcap * th;
-            slope[j] *= 1 - th * th;
-          }
-          p[j] = sees ? s : -INFINITY;
-          top = std::max(top, p[j]);
-        }
-        for (double& e : p) total += (e = std::exp(e - top));
-        double delta = 0;
-        for (int64_t j = 0; j < c.kv_len; ++j) {
-          p[j] /= total;
-          dp[j] = 0;
-          for (int64_t d = 0; d < dim; ++d) {
-            r.y[at + d] += p[j] * v[kv(j) + d];
-            if (!dy.empty()) dp[j] += dy[at + d] * v[kv(j) + d];
-          }
-          delta += p[j] * dp[j];
-        }
-        if (dy.empty()) continue;
-        for (int64_t j = 0; j < c.kv_len; ++j) {
-          const double ds = p[j] * (dp[j] - delta) * slope[j];
-          for (int64_t d = 0; d < dim; ++d) {
-            r.dv[kv(j) + d] += p[j] * dy[at + d];
-            r.dk[kv(j) + d] += ds * q[at + d];
-            r.dq[at + d] += ds * k[kv(j) + d];
-          }
-        }
-      }
-  return r;
-}
-
-template <class T>
-void put(Tensor x, const Numbers& values) {
-  for (int64_t r = 0; r < x.rows(); ++r)
-    for (int64_t i = 0; i < x.cols(); ++i) x.row<T>(r)[i] = T(values[r * x.cols() + i]);
-}
-template <class T>
-Numbers get(Tensor x) {
-  Numbers values;
-  for (int64_t r = 0; r < x.rows(); ++r)
-    for (int64_t i = 0; i < x.cols(); ++i) values.push_back(x.row<T>(r)[i]);
-  return values;
-}
 
 // q, k, v are slices of one wide row when the lengths agree, as after a fused projection.
 template <class T>
@@ -145,17 +51,6 @@ Result run(const Case& c, const Numbers& q, const Numbers& k, const Numbers& v,
   r.dk = get<T>(cx.grad(tk));
   r.dv = get<T>(cx.grad(tv));
   return r;
-}
-
-double relative(const Numbers& got, const Numbers& want) {
-  REQUIRE(got.size() == want.size());
-  double error = 0, size = 0.1;  // a gradient may be zero
-  for (size_t i = 0; i < got.size(); ++i) {
-    error = std::max(error, std::abs(got[i] - want[i]));
-    if (std::isnan(got[i])) error = INFINITY;
-    size = std::max(size, std::abs(want[i]));
-  }
-  return error / size;
 }
 
 void check_close(const Result& got, const Result& want, double tolerance) {
@@ -282,64 +177,6 @@ TEST_CASE("attend matches the reference values") {
     check_close(run<double>(c, q, k, v, dy), want, 1e-11);
     check_close(run<float>(c, q, k, v, dy), want, 1e-5);
   }
-}
-
-// Prefill in chunks of the given lengths (1: a decode step) gives the rows of the full forward.
-template <class T>
-void check_pages(const AttendOptions& o, const std::vector<int64_t>& chunks, double tolerance) {
-  Case c{3, 0, 0, o, {}};
-  for (int64_t n : chunks) c.kv_len = c.q_len += n;
-  const int64_t q_width = o.n_heads * o.head_dim, kv_width = o.n_kv_heads * o.head_dim;
-  const Numbers q = random_numbers(c.q_size(), 1), k = random_numbers(c.kv_size(), 2);
-  const Numbers v = random_numbers(c.kv_size(), 3), want = naive(c, q, k, v).y;
-  Memory memory(Device{}, 64 << 20, 64 << 20);
-  Context cx(memory, dtype_of<T>());
-  test::TestPass pass(c.batch, c.kv_len);
-  int64_t before = 0, last = 0;
-  for (int64_t n : chunks) {
-    const auto part = [&](const Numbers& all, int64_t width) {
-      Tensor x = cx.alloc({c.batch, n, width});
-      for (int64_t b = 0; b < c.batch; ++b)
-        for (int64_t i = 0; i < n * width; ++i)
-          x.ptr<T>()[b * n * width + i] = T(all[(b * c.kv_len + before) * width + i]);
-      return x;
-    };
-    pass.begin(n == 1 ? Mode::decode : Mode::prefill, last);
-    const Tensor y = attend(cx, part(q, q_width), part(k, kv_width), part(v, kv_width), o, pass);
-    Numbers expected;
-    for (int64_t b = 0; b < c.batch; ++b)
-      for (int64_t i = 0; i < n * q_width; ++i)
-        expected.push_back(want[(b * c.kv_len + before) * q_width + i]);
-    CAPTURE(before);
-    CAPTURE(n);
-    CHECK(relative(get<T>(y), expected) < tolerance);
-    before += n;
-    last = n;
-  }
-}
-
-TEST_CASE("prefill in chunks and one-token steps over pages equal the full forward") {
-  const std::vector<int64_t> steps{1, 1, 1}, mixed{63, 1, 1, 1, 70, 1, 129, 1, 1},
-      deep{700, 1, 3, 1};
-  for (const auto& chunks : {steps, mixed, deep})
-    for (const AttendOptions& o :
-         {AttendOptions{4, 2, 16}, AttendOptions{3, 1, 12, 0.5}, AttendOptions{2, 2, 80, 0, 5.0},
-          AttendOptions{4, 4, 8, 0, 0, true, 1}, AttendOptions{5, 1, 5, 0, 2.0, true, 66}}) {
-      CAPTURE(o.n_heads);
-      CAPTURE(o.head_dim);
-      CAPTURE(o.window);
-      check_pages<double>(o, chunks, 1e-12);
-      check_pages<float>(o, chunks, 1e-5);
-    }
-}
-
-TEST_CASE("attention without a causal mask cannot decode") {
-  Memory memory(Device{}, 1 << 20, 4 << 20);
-  Context cx(memory, DType::f32);
-  test::TestPass pass(1);
-  const Tensor x = cx.alloc({1, 2, 8});
-  pass.begin(Mode::prefill);
-  CHECK_THROWS_AS(attend(cx, x, x, x, {1, 1, 8, 0, 0, false}, pass), Error);
 }
 
 TEST_CASE("the bits of attention do not depend on the number of threads") {

@@ -139,6 +139,9 @@ class Planted final : public Layer {
  public:
   explicit Planted(const Config& c) {
     const double high = c.get("high", 0.9, "largest initial decay");
+#ifdef FAULT_CONSTRUCTOR
+    __builtin_trap();
+#endif
 #ifdef FAULT_OPTIONS
     const int64_t groups = c.get("groups", 1, "a number that must divide d_model");
     if (c.d_model() % groups != 0) throw Error(c.place() + ": groups must divide d_model");

@@ -51,7 +51,7 @@ TEST_CASE("a plugin with one byte changed or its end cut is refused") {
 }
 
 TEST_CASE(
-    "a stripped plugin loads; a stripped and mutated one is refused or loads, never crashes") {
+    "a stripped plugin loads, a stripped and mutated one is refused or loads, never crashes") {
   const planted::Folder folder;
   const std::string file =
       folder.write("stripped.so", planted::bytes_of(planted::path("planted_precision")));
@@ -73,6 +73,15 @@ TEST_CASE(
     }
   }
   CHECK(damaged > 5);
+}
+
+TEST_CASE("a plugin without a checksum whose constructor crashes is refused when it is loaded") {
+  const planted::Folder folder;
+  const std::string file =
+      folder.write("stripped.so", planted::bytes_of(planted::path("planted_constructor")));
+  REQUIRE(std::system(("strip " + file).c_str()) == 0);
+  CHECK_THROWS_WITH_AS(load_plugin(inspect_plugin(file)), doctest::Contains("loading it crashes"),
+                       Error);
 }
 
 TEST_CASE("two kernels for one operation are an error that names both files") {

@@ -87,6 +87,13 @@ TEST_CASE("a crash is a failed row that says where, and the checks after it stil
   }));
 }
 
+TEST_CASE("a constructor that crashes is a failed row") {
+  const auto rows = check("planted_constructor");
+  REQUIRE(rows.size() == 1);
+  CHECK(rows[0].check == "assembly");
+  CHECK(rows[0].note.find("crashes") != std::string::npos);
+}
+
 TEST_CASE("options that a layer refuses are an error, not a row") {
   Registry registry({planted::path("planted_none")}, "");
   KitOptions options;
