@@ -187,16 +187,9 @@ void Cache::reserve(Sequence& s, int64_t n_tokens) {
     for (size_t p = size_t(s.length / kPageTokens); p < table.size(); ++p) {
       if (table[p] < 0 || !pages_[g].shared(table[p])) continue;
       const int32_t own = pages_[g].take();
-<<<<<<< HEAD
-      pages_[g].copy(own, table.back());
-      pages_[g].drop(table.back());
-      table.back() = own;
-=======
-      std::memcpy(pages_[g].unit(own), pages_[g].unit(table[p]),
-                  size_t(layout_.groups[g].page_bytes));
+      pages_[g].copy(own, table[p]);
       pages_[g].drop(table[p]);
       table[p] = own;
->>>>>>> main
     }
     while (int64_t(table.size()) < pages_for(s.length + n_tokens))
       table.push_back(pages_[g].take());

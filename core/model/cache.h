@@ -19,12 +19,9 @@ class STRATA_API Pool {
   int32_t take();
   void share(int32_t unit) { ++references_[unit]; }
   void drop(int32_t unit);
-<<<<<<< HEAD
   void clear(int32_t unit);
   void copy(int32_t to, int32_t from);
-=======
   int32_t references(int32_t unit) const { return references_[unit]; }
->>>>>>> main
   bool shared(int32_t unit) const { return references_[unit] > 1; }
   int64_t free_units() const { return capacity_ - in_use_; }
   int64_t bytes_in_use() const { return in_use_ * unit_bytes_; }
@@ -96,11 +93,8 @@ class STRATA_API Cache {
   void drop(Sequence& s);
   void reserve(Sequence& s, int64_t n_tokens);
   void leave_window(Sequence& s);
-<<<<<<< HEAD
   void put_on_device();
-=======
   void snapshot_by_interval(int sequence);
->>>>>>> main
 
   CacheLayout layout_;
   CacheLimits limits_;
