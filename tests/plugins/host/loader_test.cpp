@@ -51,7 +51,7 @@ TEST_CASE("a plugin with one byte changed or its end cut is refused") {
 }
 
 TEST_CASE(
-    "a stripped plugin loads; a stripped and mutated one is refused or loads, never crashes") {
+    "a stripped plugin loads, a stripped and mutated one is refused or loads, never crashes") {
   const planted::Folder folder;
   const std::string file =
       folder.write("stripped.so", planted::bytes_of(planted::path("planted_precision")));

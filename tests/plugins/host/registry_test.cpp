@@ -31,7 +31,7 @@ TEST_CASE("an unknown symbol or name lists the known ones and names the nearest"
   CHECK_THROWS_WITH_AS(empty.find("M"), doctest::Contains("no plugins were found"), Error);
 }
 
-TEST_CASE("a folder gives its plugins; foreign libraries are passed over, broken ones remembered") {
+TEST_CASE("a folder gives its plugins, foreign libraries are passed over, broken ones remembered") {
   const planted::Folder folder;
   folder.write("a.so", planted::bytes_of(planted::path("planted_none")));
   folder.write("b.so", planted::bytes_of(planted::path("planted_no_plugin")));
