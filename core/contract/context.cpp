@@ -10,6 +10,7 @@
 namespace strata {
 
 Probe::~Probe() = default;
+MissingKernel::~MissingKernel() = default;
 
 namespace {
 
@@ -40,6 +41,7 @@ struct Context::Impl {
   std::vector<Var> vars;
   std::vector<std::function<void(Context&)>> tape;
   std::vector<AuxLoss> aux;
+  std::vector<Count> counts;
   double aux_scale = 1;
   Probe* probe = nullptr;
   Profile* profile = nullptr;
@@ -246,6 +248,12 @@ void Context::bind_grad(Tensor x, Tensor home) {
   impl_->roots[impl_->vars[x.var].root].grad = home;
 }
 
+bool Context::share_columns(Tensor a, Tensor b) const {
+  if (a.var < 0 || b.var < 0) return false;
+  const Var &u = impl_->vars[a.var], &v = impl_->vars[b.var];
+  return u.root == v.root && u.begin < v.end && v.begin < u.end;
+}
+
 void Context::share_grad(Tensor y, Tensor x) {
   if (y.var >= 0 && x.var >= 0) impl_->vars[y.var].root = impl_->vars[x.var].root;
 }
@@ -267,6 +275,7 @@ void Context::clear_tape() {
   impl_->roots.clear();
   impl_->vars.clear();
   impl_->aux.clear();
+  impl_->counts.clear();
 }
 
 void Context::launch(const char* op, void (*kernel)(const void*, Stream), const void* args) {
@@ -304,6 +313,19 @@ void Context::add_loss(std::string_view name, Tensor scalar, double weight) {
 void Context::set_aux_scale(double scale) { impl_->aux_scale = scale; }
 
 const std::vector<Context::AuxLoss>& Context::aux_losses() const { return impl_->aux; }
+
+void Context::add_count(std::string_view name, Tensor values) {
+  impl_->counts.push_back({impl_->place, std::string(name), values});
+}
+
+const std::vector<Context::Count>& Context::counts() const { return impl_->counts; }
+
+Context::Notes Context::notes() const { return {impl_->aux.size(), impl_->counts.size()}; }
+
+void Context::drop_notes(Notes since) {
+  impl_->aux.resize(since.losses);
+  impl_->counts.resize(since.counts);
+}
 
 void Context::set_place(std::string_view place) { impl_->place = place; }
 

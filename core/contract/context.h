@@ -91,6 +91,8 @@ class STRATA_API Context {
   bool can_set_grad(Tensor x) const;
   // Gives x's gradient a home that outlives the block; nothing is written yet.
   void bind_grad(Tensor x, Tensor home);
+  // True when a and b share columns of one variable, so that their gradients share memory.
+  bool share_columns(Tensor a, Tensor b) const;
   // Lets y share x's gradient: y is x, computed again for the backward.
   void share_grad(Tensor y, Tensor x);
 
@@ -123,6 +125,21 @@ class STRATA_API Context {
   };
   const std::vector<AuxLoss>& aux_losses() const;
 
+  // Counts for Layer::after_step: `values` (n,) i32, f32 or f64 are summed by name over all call
+  // sites of the layer, microbatches and ranks of a step.
+  void add_count(std::string_view name, Tensor values);
+  struct Count {
+    std::string place, name;  // place: of the call site
+    Tensor values;
+  };
+  const std::vector<Count>& counts() const;
+  // How many losses and counts have been added; drop_notes forgets the later ones.
+  struct Notes {
+    size_t losses = 0, counts = 0;
+  };
+  Notes notes() const;
+  void drop_notes(Notes since);
+
   // Names the place that errors and plans report: "block 7 'M' (mamba2)".
   void set_place(std::string_view place);
   std::string_view place() const;
@@ -147,8 +164,15 @@ class STRATA_API ScratchScope {
 
 using KernelFn = void (*)(const void*, Stream);
 
-// Finds the kernel of (op, device, dtype); throws Error naming all three and the file that should
-// have brought it. `type` and `size` are of the argument struct.
+// What find_kernel throws when nobody has registered such a kernel.
+class STRATA_API MissingKernel : public Error {
+ public:
+  using Error::Error;
+  ~MissingKernel() override;
+};
+
+// Finds the kernel of (op, device, dtype); throws MissingKernel naming all three and the file that
+// should have brought it, and Error when `type` and `size` are not of the kernel's argument struct.
 STRATA_API KernelFn find_kernel(const char* op, DeviceKind device, DType dtype, const char* type,
                                 size_t size);
 

@@ -3,6 +3,13 @@
 namespace strata {
 
 Pass::~Pass() = default;
+
+void Pass::publish_pages(std::string_view, std::string_view) {}
+
+void Pass::same_as(std::string_view, std::string_view published) {
+  throw Error("no earlier block publishes pages as '" + std::string(published) + "'");
+}
+
 Layer::Layer() = default;
 Layer::~Layer() = default;
 

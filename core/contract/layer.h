@@ -84,6 +84,7 @@ struct StateSpec {
   Shape shape;
   DType dtype = DType::f32;
   Growth growth;
+  std::string same_as{};  // a published per-token entry of an earlier block: owns no pages
 };
 
 // -------------------------------------------------------------------------------------- quantize
@@ -120,6 +121,12 @@ class STRATA_API Pass {
   // Tensors for later blocks of the stack, and from earlier ones ("embed" is always there).
   virtual void publish(std::string_view name, Tensor value) = 0;
   virtual Tensor fetch(std::string_view name) = 0;
+
+  // Per-token entries that blocks share (cross-layer keys and values). publish_pages: later blocks
+  // may use this block's `entry`. same_as: this block's `entry`, asked for afterwards by pages(),
+  // is the published one and owns no pages; both must have one shape, dtype and growth.
+  virtual void publish_pages(std::string_view published, std::string_view entry);
+  virtual void same_as(std::string_view entry, std::string_view published);
 
   // For layers with a backward of their own: what forward leaves for it.
   virtual void save(std::string_view name, Tensor value) = 0;
@@ -206,7 +213,8 @@ class STRATA_API Layer {
   // The default quantizes two- and three-dimensional projections and keeps everything else.
   virtual QuantChoice quantize(const ParamSlot& param) const;
 
-  // Runs once per optimizer step (bias balancing of routers).
+  // Runs once per optimizer step with what forward gave to Context::add_count (bias balancing of
+  // routers). A skipped step counts nothing.
   virtual void after_step(Context& cx, const StepCounts& counts);
 
   std::deque<ParamSlot>& params() { return params_; }

@@ -162,8 +162,8 @@ class FamilyReader {
     for (const auto& [key, value] : section.table()) {
       const std::string where = section.where(key);
       const Json json = needed(value, where);
-      if (key == "d_model") to.d_model = positive(json, where);
-      if (key == "vocab_size") to.vocab_size = positive(json, where);
+      if (key == "d_model") to.d_model = positive(json, where, 1 << 20);
+      if (key == "vocab_size") to.vocab_size = positive(json, where, 1 << 24);
       if (key == "norm") to.norm = json.as_string(where);
       if (key == "norm_eps") to.norm_eps = json.as_double(where);
       if (key == "tie_embeddings") to.tie_embeddings = json.as_bool(where);
@@ -173,10 +173,12 @@ class FamilyReader {
     }
   }
 
-  int64_t positive(const Json& json, const std::string& where) const {
+  int64_t positive(const Json& json, const std::string& where, int64_t limit) const {
     const std::string place = model_.origin + ": the value for " + where;
     const int64_t value = json.as_int(place);
-    if (value < 1) throw Error(place + " must be at least 1, got " + std::to_string(value));
+    if (value < 1 || value > limit)
+      throw Error(place + " must be from 1 to " + std::to_string(limit) + ", got " +
+                  std::to_string(value));
     return value;
   }
 
@@ -193,7 +195,7 @@ class FamilyReader {
         stack.find("count") ? value_of(stack.text("count"), stack.where("count")) : Json();
     std::vector<std::string> kinds;
     if (stack.find("each")) {
-      const int64_t n = positive(count, stack.where("count"));
+      const int64_t n = positive(count, stack.where("count"), int64_t(kMaxPatternBlocks));
       check_layers(n);
       for (int64_t layer = 0; layer < n; ++layer) {
         const Json variables = Json::object().set("layer", layer);
@@ -299,7 +301,7 @@ class FamilyReader {
     if (entry.find("stack")) {
       rule.stacked = true;
       const Json count = value_of(entry.text("count"), entry.where("count"), variables);
-      const int64_t n = positive(count, entry.where("count"));
+      const int64_t n = positive(count, entry.where("count"), int64_t{1} << 24);
       n_stacked_ += n;
       if (n_stacked_ > kMostTensors) {
         throw Error(model_.origin + ": it asks for more than " + std::to_string(kMostTensors) +
@@ -314,7 +316,8 @@ class FamilyReader {
     }
     if (entry.find("rows")) {
       const std::string text = entry.text("rows");
-      rule.rows = positive(value_of(text, entry.where("rows"), variables), entry.where("rows"));
+      rule.rows = positive(value_of(text, entry.where("rows"), variables), entry.where("rows"),
+                           int64_t{1} << 40);
       rule.rows_text =
           text + " = " + substitute(text, {config_, variables, model_.origin}, entry.where("rows"));
     }

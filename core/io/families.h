@@ -6,6 +6,7 @@
 // written back has the same bytes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -66,8 +67,19 @@ STRATA_API std::vector<ForeignView> foreign_views(const ForeignModel& model,
 STRATA_API void load_tensors(const ForeignModel& model, const TensorFiles& files,
                              ParamStore& params);
 
-// Writes all parameters under their foreign names. `like`, if given, decides dtype, shape and order
-// of the tensors that it has too, so that a model that was read from it gives the same bytes.
+// All parameters as foreign tensors. They point into the parameters, or into `converted` where the
+// dtype differs.
+struct ForeignTensors {
+  std::vector<StoredTensor> tensors;
+  std::vector<std::vector<std::byte>> converted;
+};
+
+// What save_tensors() writes: `like`, if given, decides dtype, shape and order of the tensors that
+// it has too, so that a model that was read from it gives the same bytes.
+STRATA_API ForeignTensors foreign_tensors(const ForeignModel& model, const ParamStore& params,
+                                          const TensorFiles* like = nullptr);
+
+// Writes all parameters under their foreign names.
 STRATA_API void save_tensors(const ForeignModel& model, const ParamStore& params,
                              const std::string& path, const TensorFiles* like = nullptr);
 

@@ -118,10 +118,10 @@ void load_tensors(const ForeignModel& model, const TensorFiles& files, ParamStor
   }
 }
 
-void save_tensors(const ForeignModel& model, const ParamStore& params, const std::string& path,
-                  const TensorFiles* like) {
-  std::vector<StoredTensor> tensors;
-  std::vector<std::vector<std::byte>> converted;
+ForeignTensors foreign_tensors(const ForeignModel& model, const ParamStore& params,
+                               const TensorFiles* like) {
+  ForeignTensors out;
+  auto& [tensors, converted] = out;
   std::unordered_map<std::string, size_t> order;
   if (like) {
     for (const StoredTensor* tensor : like->tensors()) order.emplace(tensor->name, order.size());
@@ -153,7 +153,12 @@ void save_tensors(const ForeignModel& model, const ParamStore& params, const std
   };
   std::stable_sort(tensors.begin(), tensors.end(),
                    [&](const StoredTensor& a, const StoredTensor& b) { return rank(a) < rank(b); });
-  write_safetensors(path, tensors, {{"format", "pt"}});
+  return out;
+}
+
+void save_tensors(const ForeignModel& model, const ParamStore& params, const std::string& path,
+                  const TensorFiles* like) {
+  write_safetensors(path, foreign_tensors(model, params, like).tensors, {{"format", "pt"}});
 }
 
 }  // namespace strata

@@ -82,6 +82,15 @@ MappedFile::~MappedFile() {
   if (data_) ::munmap(data_, size_);
 }
 
+void MappedFile::forget(const void* begin, size_t bytes) const {
+  const size_t page = size_t(::sysconf(_SC_PAGESIZE));
+  const auto from = reinterpret_cast<uintptr_t>(begin), to = from + bytes;
+  const auto low = reinterpret_cast<uintptr_t>(data_), high = low + size_;
+  if (from < low || to > high) return;  // not of this map
+  const uintptr_t first = from / page * page;
+  ::madvise(reinterpret_cast<void*>(first), to - first, MADV_DONTNEED);
+}
+
 namespace {
 constexpr size_t kBufferBytes = size_t{1} << 16;
 }

@@ -29,6 +29,9 @@ class STRATA_API MappedFile {
   const std::byte* data() const { return data_; }
   size_t size() const { return size_; }
   const std::string& path() const { return path_; }
+  // Says that these bytes are not needed soon: they leave this process's memory and are read from
+  // the file when they are looked at again.
+  void forget(const void* begin, size_t bytes) const;
 
  private:
   std::string path_;

@@ -17,6 +17,7 @@ void fail_path(const std::string& path, const std::string& problem, int error) {
                            ? "; free some space or choose another folder"
                        : error == EACCES || error == EROFS || error == EPERM
                            ? "; choose a place with the needed rights"
+                       : error == EFBIG  ? "; raise the limit on file sizes (ulimit -f)"
                        : error == ENOENT ? "; make the folder first"
                                          : "";
   throw Error(path + ": " + problem + ": " + std::strerror(error) + remedy,

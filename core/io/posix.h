@@ -4,13 +4,16 @@
 #include <cstddef>
 #include <string>
 
+#include "core/contract/error.h"
+
 namespace strata {
 
 // Throws Error "<path> <problem>: <errno in words>"; a full disk or quota is of kind resource.
-[[noreturn]] void fail_path(const std::string& path, const std::string& problem, int error);
+[[noreturn]] STRATA_API void fail_path(const std::string& path, const std::string& problem,
+                                       int error);
 
 // Writes everything or throws (fail_path).
-void write_all(int fd, const char* data, size_t bytes, const std::string& path);
+STRATA_API void write_all(int fd, const char* data, size_t bytes, const std::string& path);
 
 // fsync of a file or folder by name; "" is the working folder.
 void sync_path(const std::string& path);

@@ -51,6 +51,8 @@ class STRATA_API Safetensors {
   const StoredTensor* find(std::string_view name) const;
   // Throws Error naming the file if there is no such tensor.
   const StoredTensor& at(std::string_view name) const;
+  // Lets the memory that holds a tensor go until it is read again.
+  void forget(const StoredTensor& tensor) const { file_.forget(tensor.data, tensor.bytes); }
   // The header's __metadata__.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 

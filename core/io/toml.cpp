@@ -179,4 +179,21 @@ const char* toml_type_name(const TomlValue& value) {
   return kNames[value.value.index()];
 }
 
+static void add_leaves(const TomlTable& table, const std::string& prefix,
+                       std::vector<std::pair<std::string, std::string>>& out) {
+  for (const auto& [key, value] : table) {
+    const std::string name = prefix + toml_key(key);
+    if (const TomlTable* inner = value.get<TomlTable>())
+      add_leaves(*inner, name + ".", out);
+    else
+      out.emplace_back(name, to_toml(value));
+  }
+}
+
+std::vector<std::pair<std::string, std::string>> toml_leaves(const TomlTable& table) {
+  std::vector<std::pair<std::string, std::string>> out;
+  add_leaves(table, "", out);
+  return out;
+}
+
 }  // namespace strata

@@ -49,4 +49,7 @@ STRATA_API std::string toml_key(std::string_view key);
 // "a boolean", "an integer", "a number", "a string", "a list" or "a table".
 STRATA_API const char* toml_type_name(const TomlValue& value);
 
+// Every value that is no table, in order: its dotted key and its text as TOML.
+STRATA_API std::vector<std::pair<std::string, std::string>> toml_leaves(const TomlTable& table);
+
 }  // namespace strata

@@ -73,9 +73,9 @@ KernelFn find_kernel(const char* op, DeviceKind device, DType dtype, const char*
   std::shared_lock lock(r.mutex);
   const auto it = r.best.find({op, device, dtype});
   if (it == r.best.end())
-    throw Error(std::string("operation '") + op + "' has no " + name_of(dtype) + " kernel on " +
-                name_of(device) + "; its file " + op + "_" + name_of(device) +
-                " was not built or not loaded");
+    throw MissingKernel(std::string("operation '") + op + "' has no " + name_of(dtype) +
+                        " kernel on " + name_of(device) + "; its file " + op + "_" +
+                        name_of(device) + " was not built or not loaded");
   if (it->second.args_size != size || std::strcmp(it->second.args_type, type) != 0)
     throw Error(std::string("operation '") + op + "': kernel in " + it->second.file +
                 " was compiled for other arguments than its caller; rebuild the plugin");

@@ -1,5 +1,7 @@
 #include "core/model/block_pass.h"
 
+#include <algorithm>
+
 namespace strata {
 
 BlockPass::BlockPass(Context& cx, CallState& call, int site, std::string place)
@@ -34,7 +36,10 @@ PagesRef BlockPass::pages(std::string_view name, const Shape& per_token, DType d
   const StateSpec spec{std::string(name), per_token, dtype, growth};
   static const int32_t kNoPage = 0;
   if (call_.declare) {
-    call_.declare->add(site_, spec);
+    if (const auto shared = same_as_.find(name); shared != same_as_.end())
+      call_.declare->share(site_, spec, shared->second, call_.published_pages.at(shared->second));
+    else
+      call_.declare->add(site_, spec);
     return {nullptr, 0, 0, &kNoPage, 1, &kNoPage};
   }
   const CacheBatch& c = *call_.cache;
@@ -54,24 +59,55 @@ std::string BlockPass::unique(std::string_view base) {
 }
 
 void BlockPass::publish(std::string_view name, Tensor value) {
-  const auto it = call_.published.find(name);
-  if (it != call_.published.end()) {  // computed again for the backward of its block
-    cx_.share_grad(value, it->second);
-    return;
-  }
+  std::vector<CallState::Published>& all = call_.published[std::string(name)];
+  for (const CallState::Published& p : all)
+    if (p.site == site_) {  // computed again for the backward of its block
+      cx_.share_grad(value, p.value);
+      return;
+    }
+  // Later blocks record against it now, even where this block is recorded only later.
+  const bool before = cx_.set_recording(cx_.recording() || call_.recomputes);
+  if (call_.recomputes) value = cx_.track(value);
   if (cx_.recording()) cx_.bind_grad(value, cx_.alloc(value.shape, value.dtype));
-  call_.published.emplace(std::string(name), value);
+  cx_.set_recording(before);
+  all.push_back({site_, value, call_.stage});
+  ++call_.publications;
 }
 
 Tensor BlockPass::fetch(std::string_view name) {
   if (call_.fetched) call_.fetched->insert(std::string(name));
   const auto it = call_.published.find(name);
-  if (it != call_.published.end()) return it->second;
+  const CallState::Published* found = nullptr;
+  if (it != call_.published.end())
+    for (const CallState::Published& p : it->second)
+      if (p.site < site_) found = &p;
+  if (found && found->stage != call_.stage)
+    throw Error(place_ + ": '" + std::string(name) + "' is published in pipeline stage " +
+                std::to_string(found->stage) + " and read in stage " + std::to_string(call_.stage) +
+                "; only the stream crosses '|', move it");
+  if (found) return found->value;
   std::vector<std::string> known;
-  for (const auto& [n, tensor] : call_.published) known.push_back(n);
+  for (const auto& [n, values] : call_.published) known.push_back(n);
   const std::string near = nearest(std::string(name), known);
   throw Error(place_ + ": no earlier block publishes '" + std::string(name) + "'" +
               (near.empty() ? "" : "; the nearest is '" + near + "'"));
+}
+
+// The layout is settled in planning; a running pass finds the shared entry by its own name.
+void BlockPass::publish_pages(std::string_view published, std::string_view entry) {
+  if (!call_.declare) return;
+  const CacheEntry* e = call_.declare->find(site_, entry);
+  if (!e || e->group < 0)
+    throw Error(place_ + ": publishes the pages '" + std::string(entry) +
+                "', but asked for no per-token state of that name before");
+  call_.published_pages.emplace(std::string(published), *e);
+}
+
+void BlockPass::same_as(std::string_view entry, std::string_view published) {
+  if (!call_.declare) return;
+  if (!call_.published_pages.contains(published))
+    throw Error(place_ + ": no earlier block publishes pages as '" + std::string(published) + "'");
+  same_as_[std::string(entry)] = published;
 }
 
 void BlockPass::save(std::string_view name, Tensor value) {
@@ -84,6 +120,31 @@ Tensor BlockPass::saved(std::string_view name) const {
   if (it == saved_.end())
     throw Error(place_ + ": forward saved nothing named '" + std::string(name) + "'");
   return it->second;
+}
+
+static double number_at(const Tensor& t, int64_t i) {
+  switch (t.dtype) {
+    case DType::i32:
+      return t.ptr<int32_t>()[i];
+    case DType::f64:
+      return t.ptr<double>()[i];
+    case DType::f32:
+      return t.ptr<float>()[i];
+    default:
+      throw Error(std::string("losses and counts are i32, f32 or f64, not ") + name_of(t.dtype));
+  }
+}
+
+void take_notes(Context& cx, CallState& call) {
+  for (const Context::AuxLoss& loss : cx.aux_losses())
+    if (!cx.planning()) call.aux += loss.weight * number_at(loss.value, 0);
+  for (const Context::Count& count : cx.counts()) {
+    if (cx.planning()) break;
+    std::vector<double>& sum = call.counts[count.place].counts[count.name];
+    sum.resize(std::max(sum.size(), size_t(count.values.numel())));
+    for (int64_t i = 0; i < count.values.numel(); ++i) sum[size_t(i)] += number_at(count.values, i);
+  }
+  cx.drop_notes({});
 }
 
 Random BlockPass::random() const { return Random(call_.seed, stream_of(place_), call_.step << 32); }

@@ -31,9 +31,27 @@ struct CallState {
   const CacheBatch* cache = nullptr;  // prefill and decode
   CacheLayout* declare = nullptr;     // planning: entries are added here instead
   uint64_t seed = 0, step = 0;
-  std::map<std::string, Tensor, std::less<>> published;
+  struct Published {
+    int site;
+    Tensor value;
+    int stage;
+  };
+  // By name, in the order of the walk: a block sees the last one before it.
+  std::map<std::string, std::vector<Published>, std::less<>> published;
+  int publications = 0;
+  std::map<std::string, CacheEntry, std::less<>> published_pages;  // planning
   std::set<std::string>* fetched = nullptr;  // planning: names that were asked for
+  int stage = 0;                             // of the block that runs: how many '|' stand before it
+  bool recomputes = false;  // unrecorded now, recorded again for the block's backward
+
+  // Summed over the walk: weighted auxiliary losses, and counts by call site.
+  double aux = 0;
+  std::map<std::string, StepCounts, std::less<>> counts;
 };
+
+// Moves what `cx` noted since the last time into the sums of `call`. Reads device memory: before a
+// block's activations are released.
+void take_notes(Context& cx, CallState& call);
 
 class STRATA_API BlockPass final : public Pass {
  public:
@@ -48,6 +66,8 @@ class STRATA_API BlockPass final : public Pass {
   std::string unique(std::string_view base) override;
   void publish(std::string_view name, Tensor value) override;
   Tensor fetch(std::string_view name) override;
+  void publish_pages(std::string_view published, std::string_view entry) override;
+  void same_as(std::string_view entry, std::string_view published) override;
   void save(std::string_view name, Tensor value) override;
   Tensor saved(std::string_view name) const override;
   Random random() const override;
@@ -61,6 +81,7 @@ class STRATA_API BlockPass final : public Pass {
   std::string place_;
   std::map<std::string, int, std::less<>> uses_;
   std::map<std::string, Tensor, std::less<>> saved_;
+  std::map<std::string, std::string, std::less<>> same_as_;
 };
 
 }  // namespace strata

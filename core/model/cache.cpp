@@ -108,6 +108,16 @@ int Cache::snapshot(int sequence) {
   return next_snapshot_++;
 }
 
+void Cache::forget(int sequence, int snapshot) {
+  Sequence& s = at(sequence);
+  const auto it = s.snapshots.find(snapshot);
+  if (it == s.snapshots.end())
+    throw Error("sequence " + std::to_string(sequence) + " has no snapshot " +
+                std::to_string(snapshot));
+  drop(it->second);
+  s.snapshots.erase(it);
+}
+
 void Cache::rollback(int sequence, int snapshot) {
   Sequence& s = at(sequence);
   const auto it = s.snapshots.find(snapshot);
@@ -162,12 +172,14 @@ int64_t Cache::length(int sequence) const { return at(sequence).length; }
 void Cache::reserve(Sequence& s, int64_t n_tokens) {
   for (size_t g = 0; g < s.tables.size(); ++g) {
     auto& table = s.tables[g];
-    if (s.length % kPageTokens != 0 && pages_[g].shared(table.back())) {
+    // A call that failed may have left pages behind the one that is written next.
+    for (size_t p = size_t(s.length / kPageTokens); p < table.size(); ++p) {
+      if (table[p] < 0 || !pages_[g].shared(table[p])) continue;
       const int32_t own = pages_[g].take();
-      std::memcpy(pages_[g].unit(own), pages_[g].unit(table.back()),
+      std::memcpy(pages_[g].unit(own), pages_[g].unit(table[p]),
                   size_t(layout_.groups[g].page_bytes));
-      pages_[g].drop(table.back());
-      table.back() = own;
+      pages_[g].drop(table[p]);
+      table[p] = own;
     }
     while (int64_t(table.size()) < pages_for(s.length + n_tokens))
       table.push_back(pages_[g].take());
@@ -181,10 +193,13 @@ const CacheBatch& Cache::begin(std::span<const int> sequences, int64_t n_tokens)
     throw Error("a batch names one sequence twice; fork it first");
   for (size_t g = 0; g < pages_.size(); ++g) {
     int64_t needed = 0;
+    std::map<int32_t, int> writers;  // of shared pages: the last holder keeps the page
     for (int id : sequences) {
       const Sequence& s = at(id);
-      needed += pages_for(s.length + n_tokens) - int64_t(s.tables[g].size());
-      needed += s.length % kPageTokens != 0 && pages_[g].shared(s.tables[g].back());
+      const auto& table = s.tables[g];
+      needed += std::max<int64_t>(0, pages_for(s.length + n_tokens) - int64_t(table.size()));
+      for (size_t p = size_t(s.length / kPageTokens); p < table.size(); ++p)
+        if (table[p] >= 0 && pages_[g].references(table[p]) > ++writers[table[p]]) ++needed;
     }
     if (needed > pages_[g].free_units())
       throw Error("the page pool has " + std::to_string(pages_[g].free_units()) +
@@ -232,6 +247,18 @@ void Cache::leave_window(Sequence& s) {
   }
 }
 
+void Cache::snapshot_by_interval(int sequence) {
+  Sequence& s = at(sequence);
+  if (slots_.free_units() == 0)
+    for (const auto& [id, kept] : s.snapshots)
+      if (kept.automatic) {
+        forget(sequence, id);
+        break;
+      }
+  if (slots_.free_units() == 0) return;
+  s.snapshots.at(snapshot(sequence)).automatic = true;
+}
+
 void Cache::end() {
   for (int id : members_) {
     Sequence& s = at(id);
@@ -239,7 +266,7 @@ void Cache::end() {
     s.length += appended_;
     leave_window(s);
     const int64_t interval = limits_.snapshot_interval;
-    if (interval > 0 && before / interval != s.length / interval) snapshot(id);
+    if (interval > 0 && before / interval != s.length / interval) snapshot_by_interval(id);
   }
   members_.clear();
 }

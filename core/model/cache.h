@@ -19,6 +19,7 @@ class STRATA_API Pool {
   int32_t take();
   void share(int32_t unit) { ++references_[unit]; }
   void drop(int32_t unit);
+  int32_t references(int32_t unit) const { return references_[unit]; }
   bool shared(int32_t unit) const { return references_[unit] > 1; }
   int64_t free_units() const { return capacity_ - in_use_; }
   int64_t bytes_in_use() const { return in_use_ * unit_bytes_; }
@@ -35,9 +36,11 @@ class STRATA_API Pool {
 };
 
 struct CacheLimits {
-  int64_t sequences = 64;         // slots, snapshots included
-  int64_t tokens = 1 << 20;       // over all sequences, in pages of 64
-  int64_t snapshot_interval = 0;  // tokens between automatic snapshots; 0: none
+  int64_t sequences = 64;    // slots, snapshots included
+  int64_t tokens = 1 << 20;  // over all sequences, in pages of 64
+  // Tokens between automatic snapshots; 0: none. When no slot is free, the sequence's oldest
+  // automatic snapshot makes room; a sequence without one goes on without.
+  int64_t snapshot_interval = 0;
 };
 
 class STRATA_API Cache {
@@ -54,6 +57,8 @@ class STRATA_API Cache {
   int snapshot(int sequence);
   // Returns the sequence to the snapshot, which stays. Later snapshots of it are dropped.
   void rollback(int sequence, int snapshot);
+  // Gives one snapshot's slot and pages back.
+  void forget(int sequence, int snapshot);
   // Goes back to the latest point at or before `length` that can be restored exactly: any length
   // without recurrent state and windows, else a snapshot (or the empty start). Returns that length.
   int64_t truncate(int sequence, int64_t length);
@@ -77,6 +82,7 @@ class STRATA_API Cache {
     int32_t slot = -1;
     std::vector<std::vector<int32_t>> tables;  // per page group
     std::map<int, Sequence> snapshots;
+    bool automatic = false;  // of a snapshot
   };
 
   Sequence& at(int sequence);
@@ -85,6 +91,7 @@ class STRATA_API Cache {
   void drop(Sequence& s);
   void reserve(Sequence& s, int64_t n_tokens);
   void leave_window(Sequence& s);
+  void snapshot_by_interval(int sequence);
 
   CacheLayout layout_;
   CacheLimits limits_;

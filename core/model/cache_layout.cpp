@@ -35,9 +35,26 @@ int CacheLayout::add(int site, const StateSpec& spec) {
   return int(entries.size()) - 1;
 }
 
+void CacheLayout::share(int site, const StateSpec& spec, const std::string& published,
+                        const CacheEntry& owner) {
+  if (!(owner.spec.shape == spec.shape) || owner.spec.dtype != spec.dtype ||
+      !(owner.spec.growth == spec.growth))
+    throw Error("state '" + spec.name + "' is the same as '" + published + "', " +
+                to_string(owner.spec.shape) + " " + name_of(owner.spec.dtype) + ", but asks for " +
+                to_string(spec.shape) + " " + name_of(spec.dtype) +
+                "; shape, dtype and growth must be one");
+  if (find(site, spec.name)) return;
+  CacheEntry entry = owner;
+  entry.site = site;
+  entry.spec = spec;
+  entry.spec.same_as = published;
+  entries.push_back(entry);
+}
+
 int64_t CacheLayout::token_bytes() const {
   int64_t bytes = 0;
-  for (const CacheEntry& e : entries) bytes += e.token_bytes;
+  for (const CacheEntry& e : entries)
+    if (e.spec.same_as.empty()) bytes += e.token_bytes;
   return bytes;
 }
 

@@ -30,6 +30,10 @@ struct STRATA_API CacheLayout {
 
   // Declares an entry; the same (site, name) again must agree. Returns its index.
   int add(int site, const StateSpec& spec);
+  // Declares an entry that lies in the pages of `owner`, which an earlier block published. Throws
+  // Error when they differ in shape, dtype or growth.
+  void share(int site, const StateSpec& spec, const std::string& published,
+             const CacheEntry& owner);
   // The entry of a site by name, or nullptr.
   const CacheEntry* find(int site, std::string_view name) const;
   int64_t token_bytes() const;  // of all groups together

@@ -18,7 +18,8 @@ class Reader {
 
   Config run() {
     TomlTable root = parse_toml(input_.text, input_.origin);
-    for (const Override& o : input_.overrides) set_dotted(root, o);
+    for (size_t i = 0; i < input_.overrides.size(); ++i)
+      set_dotted(root, input_.overrides[i], kOverrideLine - int(i));
     for (const auto& [name, value] : root) section(name, value);
     if (input_.check_task && !config_.task.name.empty()) check_task();
     resolve_pattern();
@@ -28,7 +29,8 @@ class Reader {
 
  private:
   [[noreturn]] void fail(const TomlValue& at, const std::string& text) const {
-    std::string place = at.line == kOverrideLine ? "--set" : input_.origin;
+    std::string place = input_.origin;
+    if (at.line <= kOverrideLine) place = input_.overrides[size_t(kOverrideLine - at.line)].origin;
     if (at.line > 0) place += ":" + std::to_string(at.line);
     throw Error(place + ": " + text);
   }

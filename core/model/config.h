@@ -77,6 +77,7 @@ struct TrainConfig {
 struct Override {
   std::string key;
   std::string value;
+  std::string origin = "--set";  // where it was written, for messages: "--steps"
   bool operator==(const Override&) const = default;
 };
 

@@ -35,31 +35,30 @@ std::vector<std::string> split(const std::string& key) {
   return parts;
 }
 
-void mark(TomlValue& value) {
-  value.line = kOverrideLine;
+void mark(TomlValue& value, int line) {
+  value.line = line;
   if (TomlList* list = value.get<TomlList>()) {
-    for (TomlValue& item : *list) mark(item);
+    for (TomlValue& item : *list) mark(item, line);
   } else if (TomlTable* table = value.get<TomlTable>()) {
-    for (auto& [key, item] : *table) mark(item);
+    for (auto& [key, item] : *table) mark(item, line);
   }
 }
 
 }  // namespace
 
-void set_dotted(TomlTable& root, const Override& item) {
+void set_dotted(TomlTable& root, const Override& item, int line) {
   const std::vector<std::string> parts = split(item.key);
   TomlTable* table = &root;
   for (size_t i = 0; i + 1 < parts.size(); ++i) {
-    TomlValue& next =
-        table->try_emplace(parts[i], TomlValue{TomlTable{}, kOverrideLine}).first->second;
+    TomlValue& next = table->try_emplace(parts[i], TomlValue{TomlTable{}, line}).first->second;
     table = next.get<TomlTable>();
     if (!table) {
-      throw Error("--set " + item.key + ": " + parts[i] + " is " + toml_type_name(next) +
+      throw Error(item.origin + " " + item.key + ": " + parts[i] + " is " + toml_type_name(next) +
                   ", not a table");
     }
   }
-  TomlValue value = parse_toml_value(item.value, "--set " + item.key);
-  mark(value);
+  TomlValue value = parse_toml_value(item.value, item.origin + " " + item.key);
+  mark(value, line);
   (*table)[parts.back()] = std::move(value);
 }
 

@@ -1,5 +1,7 @@
 #include "core/model/model.h"
 
+#include <algorithm>
+
 #include "core/model/stack_options.h"
 #include "core/ops/arithmetic.h"
 #include "core/ops/embedding.h"
@@ -52,7 +54,8 @@ void Model::declare_state() {
   call.declare = &layout_;
   run_extend(cx, call, shape_of({1, 2}, DType::i32), false);
   for (const Site* site : stack_->sites())
-    for (const StateSpec& spec : site->layer->state()) layout_.add(site->id, spec);
+    for (const StateSpec& spec : site->layer->state())
+      if (spec.same_as.empty()) layout_.add(site->id, spec);
 }
 
 MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
@@ -72,6 +75,8 @@ MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
     run_evaluation(cx, batch, ids);
   } else {
     run_evaluation(cx, batch, ids);
+  }
+  if (!shape.training && shape.extends) {
     CallState call;
     call.mode = Mode::prefill;
     call.declare = &layout_;
@@ -115,7 +120,7 @@ Tensor Model::embed(Context& cx, CallState& call, Tensor tokens) {
 }
 
 LmHeadOptions Model::head_options() const {
-  return {.logits_scale = config_.model.logits_multiplier};
+  return {.logits_scale = config_.model.logits_multiplier, .chunk = config_.train.loss_chunk};
 }
 
 LossSum Model::run_training(Context& cx, const TokenBatch& batch, double inverse_count,
@@ -144,17 +149,42 @@ LossSum Model::run_training(Context& cx, const TokenBatch& batch, double inverse
   stack_->backward(cx, call, record);
   cx.set_place("embedding");
   cx.replay(0);
+  take_notes(cx, call);
   if (cx.planning()) return {};
-  LossSum sum{*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), 0};
-  for (const Context::AuxLoss& aux : cx.aux_losses())
-    sum.aux += aux.weight * (aux.value.dtype == DType::f64 ? *aux.value.ptr<double>()
-                                                           : double(*aux.value.ptr<float>()));
-  return sum;
+  for (const auto& [place, counted] : call.counts)
+    for (const auto& [name, values] : counted.counts) {
+      std::vector<double>& sum = counts_[place].counts[name];
+      sum.resize(std::max(sum.size(), values.size()));
+      for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
+    }
+  return {*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), call.aux};
 }
 
 LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t step,
                      double aux_scale) {
   return run_training(*cx_, batch, inverse_count, step, aux_scale);
+}
+
+void Model::after_step(bool updated) {
+  std::map<Layer*, StepCounts> all;
+  for (const Site* site : stack_->sites()) {
+    StepCounts& sums = all[site->layer.get()];
+    for (const auto& [name, values] : counts_[site->place].counts) {
+      std::vector<double>& sum = sums.counts[name];
+      sum.resize(std::max(sum.size(), values.size()));
+      for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
+    }
+  }
+  counts_.clear();
+  if (!updated) return;
+  CallScope scope(*cx_);
+  for (const Site* site : stack_->sites()) {
+    const auto counted = all.find(site->layer.get());
+    if (counted == all.end()) continue;  // a shared layer is done
+    cx_->set_place(site->place);
+    site->layer->after_step(*cx_, counted->second);
+    all.erase(counted);
+  }
 }
 
 LossSum Model::run_evaluation(Context& cx, const TokenBatch& batch, Tensor predictions) {
@@ -186,10 +216,7 @@ Tensor Model::project(Context& cx, Tensor h) {
   return logits;
 }
 
-Tensor Model::logits(const TokenBatch& batch,
-                     const std::function<void(const std::string&, Tensor)>& see) {
-  Context& cx = *cx_;
-  CallScope scope(cx);
+Tensor Model::run_walk(Context& cx, const TokenBatch& batch, const SeeHidden& see) {
   CallState call;
   call.seq_idx = batch.seq_idx;
   call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
@@ -199,12 +226,23 @@ Tensor Model::logits(const TokenBatch& batch,
     if (see) see(std::to_string(block), h);
   });
   if (see) see("final", apply_norm(cx, final_norm_, h));
-  return project(cx, h);
+  return h;
+}
+
+Tensor Model::logits(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  return project(*cx_, run_walk(*cx_, batch, see));
+}
+
+void Model::walk(const TokenBatch& batch, const SeeHidden& see) {
+  CallScope scope(*cx_);
+  run_walk(*cx_, batch, see);
 }
 
 Tensor Model::run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions) {
   CallScope scope(cx);
   call.published.clear();  // of the call before
+  call.stage = 0;
   const int64_t batch = tokens.shape[0], n = tokens.shape[1], d_model = config_.model.d_model;
   call.positions = positions(cx, {}, call.cache ? call.cache->lengths : Tensor{}, batch, n);
   Tensor h = stack_->forward(cx, call, embed(cx, call, tokens));

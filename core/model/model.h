@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -34,6 +35,7 @@ struct CallShape {
   int64_t batch = 1, seq_len = 1;
   bool documents = false;  // seq_idx is given
   bool training = true;
+  bool extends = true;  // without training: extend() is called, with logits of all positions
 };
 
 class STRATA_API Model {
@@ -54,6 +56,10 @@ class STRATA_API Model {
   // positions of the whole step), `step` names the random draws of layers.
   LossSum train(const TokenBatch& batch, double inverse_count, uint64_t step, double aux_scale = 1);
 
+  // Ends an optimizer step: every layer's after_step hook with what the step's train() calls
+  // counted. Not `updated`: the step was skipped, its counts are forgotten.
+  void after_step(bool updated);
+
   // Scores a batch without gradients. `predictions` (batch, seq_len) i32, when given, receives the
   // most likely token at each labelled position (-1 elsewhere).
   LossSum evaluate(const TokenBatch& batch, Tensor predictions = {});
@@ -63,6 +69,8 @@ class STRATA_API Model {
   // "embed", "0", "1", ... after each block, and "final" after the final norm.
   using SeeHidden = std::function<void(const std::string& name, Tensor h)>;
   Tensor logits(const TokenBatch& batch, const SeeHidden& see = {});
+  // Shows the stream as logits() does, without logits: it needs no more than evaluate().
+  void walk(const TokenBatch& batch, const SeeHidden& see);
 
   // Appends tokens (batch, n) to cached sequences and returns the logits of the last position of
   // each, (batch, vocab_size), or of all positions, (batch, n, vocab_size). Long prompts are to be
@@ -88,6 +96,7 @@ class STRATA_API Model {
   Param head() const;
   LmHeadOptions head_options() const;
   Tensor project(Context& cx, Tensor h);
+  Tensor run_walk(Context& cx, const TokenBatch& batch, const SeeHidden& see);
   void declare_state();
   LossSum run_training(Context& cx, const TokenBatch& batch, double inverse_count, uint64_t step,
                        double aux_scale);
@@ -102,6 +111,7 @@ class STRATA_API Model {
   HostNorm final_norm_;
   std::unique_ptr<Stack> stack_;
   CacheLayout layout_;
+  std::map<std::string, StepCounts> counts_;  // of the running step, by call site
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Context> cx_;
 };

@@ -12,6 +12,7 @@ std::vector<std::pair<std::string, size_t>> MemoryPlan::rows() const {
   rows.push_back({"activations", activations});
   rows.push_back({"scratch", scratch});
   if (state) rows.push_back({"state and pages", state});
+  if (runtime) rows.push_back({"runtime", runtime});
   return rows;
 }
 

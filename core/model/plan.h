@@ -12,9 +12,10 @@ namespace strata {
 
 struct STRATA_API MemoryPlan {
   size_t parameters = 0, gradients = 0, optimizer = 0, activations = 0, scratch = 0, state = 0;
+  size_t runtime = 0;  // code that is read in, generated kernels, stacks: no arena of ours
 
   size_t total() const {
-    return parameters + gradients + optimizer + activations + scratch + state;
+    return parameters + gradients + optimizer + activations + scratch + state + runtime;
   }
   // (name, bytes) in the order of the table.
   std::vector<std::pair<std::string, size_t>> rows() const;

@@ -33,6 +33,21 @@ Tensor apply_norm(Context& cx, const HostNorm& norm, Tensor x) {
   return rms_norm(cx, x, norm.weight, {.eps = norm.eps, .weight_plus_one = one_plus});
 }
 
+// Runs what belongs to a layer: what it throws says where, in the words that errors have.
+template <class F>
+static auto placed(const std::string& place, const F& run) {
+  try {
+    return run();
+  } catch (const Error& e) {
+    if (std::string_view(e.what()).find(place) != std::string_view::npos) throw;
+    throw Error(place + ": " + e.what(), e.kind());
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {
+    throw Error(place + ": " + e.what());
+  }
+}
+
 // ---------------------------------------------------------------------------------------- stack
 Stack::Stack(const Expansion& expansion, const Config& config, LayerFactory& factory,
              ParamStore& params)
@@ -44,9 +59,11 @@ Stack::Stack(const Expansion& expansion, const Config& config, LayerFactory& fac
     throw Error("pattern '" + expansion.text +
                 "' asks for multi-token-prediction depths (\"/\"), which cannot be assembled yet; "
                 "remove the part from '/' on");
-  for (size_t i = 0; i < expansion.blocks.size(); ++i)
+  for (size_t i = 0; i < expansion.blocks.size(); ++i) {
     blocks_.push_back(build(expansion.blocks[i], "blocks." + std::to_string(i) + ".",
                             block_name(expansion, i), true));
+    for (const int cut : expansion.cuts) blocks_.back().stage += size_t(cut) <= i;
+  }
   if (!blocks_.empty() && blocks_.back().wiring.to != Wiring::To::h)
     throw Error(blocks_.back().place +
                 ": the last block's output goes to a next block (to=next), which does not exist");
@@ -113,7 +130,7 @@ StackBlock Stack::build(const BlockSpec& spec, const std::string& prefix, const 
   }
   if (!site.layer) {
     const LayerConfig layer_config(d_model, n_blocks_, std::move(options), site.place, d_in);
-    site.layer = factory_.create(spec.symbol, layer_config);
+    site.layer = placed(site.place, [&] { return factory_.create(spec.symbol, layer_config); });
     layer_config.refuse_unread();
     params_.adopt(param_prefix, spec.symbol, *site.layer);
     if (shared) *shared = site.layer;
@@ -134,12 +151,22 @@ std::vector<const Site*> Stack::sites() const {
 }
 
 void Stack::set_recompute(const std::vector<std::string>& policy) {
+  for (const std::string& word : policy) {
+    try {
+      if (word != "block") factory_.name_of(word);
+    } catch (const Error& e) {
+      throw Error("train.recompute must be \"none\", \"block\" or symbols of layers: " +
+                  std::string(e.what()));
+    }
+  }
   for (StackBlock& block : blocks_) {
     std::vector<const Site*> sites;
     collect(block, sites);
     block.recompute = false;
     for (const std::string& word : policy)
-      for (const Site* site : sites) block.recompute |= word == "block" || word == site->symbol;
+      for (const Site* site : sites)
+        block.recompute |=
+            word == "block" || word == site->symbol || word == factory_.name_of(site->symbol);
     // Only what leaves a block through the stream can be computed again.
     block.recompute &= block.wiring.to == Wiring::To::h;
   }
@@ -148,10 +175,12 @@ void Stack::set_recompute(const std::vector<std::string>& policy) {
 // ----------------------------------------------------------------------------------------- walk
 Tensor Stack::run_site(Context& cx, CallState& call, const Site& site, Tensor x) const {
   auto pass = std::make_shared<BlockPass>(cx, call, site.id, site.place);
-  if (!site.own_backward || !cx.recording()) return site.layer->forward(cx, x, *pass);
-  cx.set_recording(false);
-  Tensor y = site.layer->forward(cx, x, *pass);
-  cx.set_recording(true);
+  cx.set_place(site.place);
+  const bool replayed = !site.own_backward || !cx.recording();
+  const bool before = cx.set_recording(cx.recording() && replayed);
+  Tensor y = placed(site.place, [&] { return site.layer->forward(cx, x, *pass); });
+  cx.set_recording(before);
+  if (replayed) return y;
   y = cx.track(y);
   const Layer* layer = site.layer.get();
   cx.record([=](Context& cx) {
@@ -183,6 +212,10 @@ Tensor Stack::mix(Context& cx, CallState& call, const StackBlock& block, Tensor 
   return block.fuse == "mean" ? scale(cx, sum, 1.0 / double(block.branches.size())) : sum;
 }
 
+static int first_site(const StackBlock& block) {
+  return block.branches.empty() ? block.site.id : first_site(block.branches.front().front());
+}
+
 // What the block's norm sees.
 static Tensor block_input(Context& cx, CallState& call, const StackBlock& block, const Flow& in) {
   Tensor h = in.chain ? in.chain : in.h;
@@ -193,7 +226,7 @@ static Tensor block_input(Context& cx, CallState& call, const StackBlock& block,
     const std::string name = block.wiring.in.substr(begin, end - begin);
     begin = end + 1;
     Tensor part = h;
-    if (name != "h") part = BlockPass(cx, call, -1, block.place).fetch(name);
+    if (name != "h") part = BlockPass(cx, call, first_site(block), block.place).fetch(name);
     x = x ? concat(cx, {x, part}) : part;
   }
   return x;
@@ -207,6 +240,7 @@ static Tensor outlive(Context& cx, Tensor value) {
 
 Flow Stack::run(Context& cx, CallState& call, const StackBlock& block, Flow in) const {
   cx.set_place(block.place);
+  call.stage = block.stage;
   Tensor x = block_input(cx, call, block, in);
   if (block.norm.weight) x = apply_norm(cx, block.norm, x);
   if (block.wiring.in_scale != 1) x = scale(cx, x, block.wiring.in_scale);
@@ -240,9 +274,11 @@ Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record
       // Nothing but the stream (and what is handed on) outlives the block.
       Tensor out = recording ? cx.alloc(in.h.shape, in.h.dtype) : in.h;
       const bool hands_on = block.wiring.to != Wiring::To::h;
-      const size_t published = call.published.size();
+      const int published = call.publications;
       const size_t mark = activations.mark();
+      const Context::Notes notes = cx.notes();
       cx.set_recording(false);
+      call.recomputes = recording;
       Tensor stream = in.h;
       if (recording) {
         residual_add_into(cx, out, {}, in.h);
@@ -251,8 +287,10 @@ Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record
       Flow now = run(cx, call, block, {stream, in.chain, in.pending});
       if (!block.wiring.add && !hands_on) residual_add_into(cx, out, {}, now.h);
       now.h = out;
-      if (!hands_on && call.published.size() == published) activations.release(mark);
+      if (!hands_on && call.publications == published) activations.release(mark);
       cx.set_recording(recording);
+      call.recomputes = false;
+      if (recording) cx.drop_notes(notes);  // they come again with the block's backward
       flow = {recording ? cx.track(now.h) : now.h, now.chain, now.pending};
     }
     if (recording) record->blocks.push_back({tape_begin, in, flow});
@@ -285,7 +323,8 @@ void Stack::backward(Context& cx, CallState& call, WalkRecord& record) const {
       if (g) cx.set_grad(again.h, g);
     }
     cx.set_place(block.place);
-    cx.replay(r.tape_begin);
+    placed(block.place, [&] { cx.replay(r.tape_begin); });
+    if (block.recompute) take_notes(cx, call);
     memory.scratch.release(scratch_mark);
     memory.activations.release(activation_mark);
   }

@@ -39,6 +39,7 @@ struct StackBlock {
   Site site;                                      // when there are no branches
   std::vector<std::vector<StackBlock>> branches;  // members after the first have norms of their own
   std::string fuse;
+  int stage = 0;  // how many '|' stand before it
   bool recompute = false;
 };
 

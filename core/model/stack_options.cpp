@@ -14,7 +14,7 @@ std::vector<KnownOption> reads_of(const BlockSpec& layer, const Config& config,
   try {
     factory.create(layer.symbol, trial);
     for (const LayerConfig::Read& read : trial.reads()) known.push_back({read.key, read.fallback});
-  } catch (const Error&) {
+  } catch (const std::exception&) {  // a foreign plugin may throw anything
     for (const PatternOption& o : layer.options) known.push_back({o.key, o.value});
   }
   return known;
@@ -33,6 +33,13 @@ Options symbol_options(const std::string& symbol, const Config& config, LayerFac
 }
 
 void settle_options(Expansion& e, const Config& config, LayerFactory& factory) {
+  for (const auto& [name, options] : config.layers) {
+    try {
+      factory.name_of(name);
+    } catch (const Error& error) {
+      throw Error("[layers." + name + "]: " + error.what(), error.kind());
+    }
+  }
   const int64_t n_blocks = static_cast<int64_t>(e.blocks.size());
   resolve_options(e, [&](const BlockSpec& layer) -> std::optional<std::vector<KnownOption>> {
     try {

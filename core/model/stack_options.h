@@ -14,8 +14,9 @@ namespace strata {
 STRATA_API Options symbol_options(const std::string& symbol, const Config& config,
                                   LayerFactory& factory);
 
-// resolve_options with the options that the layers' constructors read. Throws Error with a caret.
-// After it, canonical_pattern and pattern_hash of two spellings of one stack are equal.
+// resolve_options with the options that the layers' constructors read. Throws Error with a caret,
+// and for a [layers.X] that no layer is called by. After it, canonical_pattern and pattern_hash of
+// two spellings of one stack are equal.
 STRATA_API void settle_options(Expansion& e, const Config& config, LayerFactory& factory);
 
 }  // namespace strata

@@ -61,6 +61,12 @@ Tensor scale(Context& cx, Tensor x, double factor, double shift) {
 
 Tensor copy(Context& cx, Tensor x) { return scale(cx, x, 1); }
 
+Tensor distinct(Context& cx, Tensor x, std::initializer_list<Tensor> others) {
+  for (const Tensor& other : others)
+    if (cx.share_columns(x, other)) return copy(cx, x);
+  return x;
+}
+
 STRATA_OP_HELP("add", R"(y = a + b, b broadcast over a
   Tensor add(Context&, Tensor a, Tensor b);   also sub (a - b) and mul (a * b)
   a     (...)                 b  the shape of a; its trailing axes ((d,), (heads, d)); one number per

@@ -40,4 +40,8 @@ STRATA_API Tensor scale(Context& cx, Tensor x, double factor, double shift = 0);
 // A packed copy of x: what a slice needs before its last axis can be reshaped.
 STRATA_API Tensor copy(Context& cx, Tensor x);
 
+// x, or a copy when it shares columns of a variable with one of `others`: for operations whose
+// backward writes several gradients side by side or in an order of its own.
+STRATA_API Tensor distinct(Context& cx, Tensor x, std::initializer_list<Tensor> others);
+
 }  // namespace strata

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/ops/arithmetic.h"
 #include "core/ops/attend_workspace.h"
 #include "core/ops/help.h"
 
@@ -60,6 +61,8 @@ Tensor attend(Context& cx, Tensor q, Tensor k, Tensor v, const AttendOptions& op
   if (seq_idx && seq_idx.numel() != k.shape[0] * k.shape[1])
     fail(cx, "seq_idx must be (" + std::to_string(k.shape[0]) + ", " + std::to_string(k.shape[1]) +
                  "), got " + to_string(seq_idx.shape));
+  k = distinct(cx, k, {q});
+  v = distinct(cx, v, {q, k});
   AttendArgs args{q, k, v, {}, {}, seq_idx, {}, {}, o, {}, omp_get_max_threads()};
   args.y = cx.track(cx.alloc(q.shape, q.dtype));
   if (cx.recording()) args.lse = cx.alloc({q.shape[0], q.shape[1], o.n_heads}, cx.accum_dtype());

@@ -1,5 +1,6 @@
 #include "core/ops/decay_scan.h"
 
+#include "core/ops/arithmetic.h"
 #include "core/ops/help.h"
 
 #include <algorithm>
@@ -23,6 +24,7 @@ static Tensor as_decay(Context& cx, Tensor a, Tensor b) {
 }
 
 Tensor decay_scan(Context& cx, Tensor a, Tensor b, Pass& pass) {
+  b = distinct(cx, b, {a});
   const Tensor decay = b.shape.rank >= 3 ? as_decay(cx, a, b) : Tensor{};
   if (!decay)
     throw Error(std::string(cx.place()) + ": decay_scan: b must be (batch, seq_len, ..., width) " +
@@ -61,6 +63,9 @@ Tensor decay_scan_outer(Context& cx, Tensor a, Tensor k, Tensor v, Tensor q, Pas
                 "and q (batch, seq_len, heads, d_k), v (batch, seq_len, heads, d_v); got a " +
                 to_string(a.shape) + ", k " + to_string(k.shape) + ", v " + to_string(v.shape) +
                 ", q " + to_string(q.shape));
+  k = distinct(cx, k, {a});
+  v = distinct(cx, v, {a, k});
+  q = distinct(cx, q, {a, k, v});
   const int64_t batch = k.shape[0], seq_len = k.shape[1], heads = k.shape[2];
   const int64_t d_k = k.cols(), d_v = v.cols();
   const StateRef state = pass.state(pass.unique("scan"), {heads, d_k, d_v}, cx.accum_dtype());

@@ -14,21 +14,50 @@ namespace fs = std::filesystem;
 
 constexpr int kFormat = 1;
 
-// A 64-bit hash of a file's bytes (FNV-1a over 8-byte words): finds flipped bits, not attackers.
-static std::string file_hash(const std::string& path) {
-  const MappedFile file(path);
-  uint64_t hash = 0xcbf29ce484222325u;
-  size_t i = 0;
-  for (; i + 8 <= file.size(); i += 8) {
-    uint64_t word;
-    std::memcpy(&word, file.data() + i, 8);
-    hash = (hash ^ word) * 0x100000001b3u;
-    hash ^= hash >> 29;
+// A 64-bit hash (FNV-1a over 8-byte words): finds flipped bits, not attackers.
+struct Hash {
+  uint64_t value = 0xcbf29ce484222325u;
+
+  // All pieces but the last must be multiples of 8 bytes long.
+  void add(const std::byte* data, size_t size) {
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+      uint64_t word;
+      std::memcpy(&word, data + i, 8);
+      value = (value ^ word) * 0x100000001b3u;
+      value ^= value >> 29;
+    }
+    for (; i < size; ++i) value = (value ^ uint64_t(data[i])) * 0x100000001b3u;
   }
-  for (; i < file.size(); ++i) hash = (hash ^ uint64_t(file.data()[i])) * 0x100000001b3u;
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
+  std::string text() const {
+    char text[17];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+    return text;
+  }
+};
+
+// Piece by piece, so that a checkpoint never needs its own size in memory.
+static std::string file_hash(const std::string& path) {
+  constexpr size_t kPiece = size_t{1} << 20;
+  const MappedFile file(path);
+  Hash hash;
+  for (size_t at = 0; at < file.size(); at += kPiece) {
+    const size_t size = std::min(kPiece, file.size() - at);
+    hash.add(file.data() + at, size);
+    file.forget(file.data() + at, size);
+  }
+  return hash.text();
+}
+
+// The hash of state.json's own members.
+static std::string state_hash(const Json& state, const std::string& where) {
+  Json rest = Json::object();
+  for (const Json::Member& member : state.as_object(where))
+    if (member.key != "state_hash") rest.set(member.key, member.value);
+  const std::string text = rest.dump();
+  Hash hash;
+  hash.add(reinterpret_cast<const std::byte*>(text.data()), text.size());
+  return hash.text();
 }
 
 static StoredTensor stored(std::string name, const Tensor& t) {
@@ -54,9 +83,22 @@ static std::vector<std::string> complete_checkpoints(const std::string& folder) 
   return found;
 }
 
+// What killed writers of other steps have left; that of this step is AtomicFolder's.
+static void remove_leftovers(const std::string& folder) {
+  std::vector<std::string> torn;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string path = entry.path().string();
+    if (const size_t at = path.rfind(".tmp-"); at != std::string::npos)
+      torn.push_back(path.substr(0, at));
+  }
+  for (const std::string& path : torn) settle_folder(path);
+}
+
 std::string save_checkpoint(const std::string& folder, Trainer& trainer, int64_t keep,
                             const std::string& extra) {
   make_folders(folder);
+  remove_leftovers(folder);
   const Trainer::Cursor cursor = trainer.cursor();
   const std::string path = folder + "/" + step_name(cursor.step);
   AtomicFolder out(path);
@@ -80,14 +122,19 @@ std::string save_checkpoint(const std::string& folder, Trainer& trainer, int64_t
       .set("model_hash", file_hash(model_file))
       .set("optimizer_hash", file_hash(optimizer_file))
       .set("extra", extra);
+  state.set("state_hash", state_hash(state, "state.json"));
   write_file(out.temporary() + "/state.json", state.dump(2) + "\n");
   out.commit();
 
-  const std::vector<std::string> all = complete_checkpoints(folder);
-  for (size_t i = 0; i + size_t(std::max<int64_t>(keep, 1)) < all.size(); ++i) {
-    std::error_code ignored;
-    fs::remove_all(all[i], ignored);
-  }
+  // A later step than this one was damaged, and passed over: it must not crowd out good ones.
+  std::vector<std::string> all = complete_checkpoints(folder);
+  const auto later = std::partition_point(all.begin(), all.end(), [&](const fs::path& each) {
+    return each.filename() <= fs::path(path).filename();
+  });
+  const auto kept = std::min<int64_t>(std::max<int64_t>(keep, 1), later - all.begin());
+  all.erase(later - kept, later);
+  std::error_code ignored;
+  for (const std::string& old : all) fs::remove_all(old, ignored);
   return path;
 }
 
@@ -98,14 +145,17 @@ struct OpenCheckpoint {
     if (state.at("format", where).as_int(where) != kFormat)
       throw Error(where + ": format must be " + std::to_string(kFormat) + ", got " +
                   state.at("format", where).describe());
+    check(where, state.at("state_hash", where).as_string(where), state_hash(state, where));
     for (const char* part : {"model", "optimizer"}) {
       const std::string file = path + "/" + part + ".safetensors";
       const std::string expected = state.at(std::string(part) + "_hash", where).as_string(where);
-      const std::string got = file_hash(file);
-      if (got != expected)
-        throw Error(file + ": the content has hash " + got + ", it was written with " + expected +
-                    "; the file is damaged, use an earlier checkpoint");
+      check(file, expected, file_hash(file));
     }
+  }
+  static void check(const std::string& file, const std::string& expected, const std::string& got) {
+    if (got == expected) return;
+    throw Error(file + ": the content has hash " + got + ", it was written with " + expected +
+                "; the file is damaged, use an earlier checkpoint");
   }
   Json state;
 };
@@ -131,6 +181,7 @@ static void read_into(const Safetensors& file, const std::string& name, const Te
                 shape_text(shape) + ", got " + name_of(source.dtype) + " " +
                 shape_text(source.shape) + "; it belongs to another model");
   std::memcpy(target.data, source.data, source.bytes);
+  file.forget(source);
 }
 
 static void read_weights(const std::string& path, Model& model) {

@@ -11,7 +11,7 @@
 namespace strata {
 
 // Rows on the host, row-major (batch, seq_len).
-struct HostBatch {
+struct STRATA_API HostBatch {
   int64_t batch = 0, seq_len = 0;
   std::vector<int32_t> tokens, labels, seq_idx;  // seq_idx may be empty: one document a row
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 
 #include "core/train/schedule.h"
 
@@ -16,17 +17,28 @@ Trainer::Trainer(Model& model, const DataSource& source, const TrainConfig& trai
     throw Error("train.batch_size = " + std::to_string(train_.batch_size) +
                 " must be a multiple of train.accumulate = " + std::to_string(train_.accumulate));
   learning_rate(train_, 1);  // refuses unknown schedules before anything is allocated
-  model_.stack().set_recompute(train_.recompute);
-  plan_ = model_.plan({microbatch(), source_.train_seq_len(), source_.documents(), true});
-  const MemoryPlan eval =
-      model_.plan({microbatch(), source_.eval_seq_len(), source_.documents(), false});
-  plan_.activations = std::max(plan_.activations, eval.activations);
-  plan_.scratch = std::max(plan_.scratch, eval.scratch);
+  plan_ = plan_training(model_, source_, train_);
   plan_.require(size_t(train_.memory_limit));
   model_.allocate(plan_, true);
   model_.initialize(uint64_t(train_.seed));
   AdamWConfig adamw{train_.betas[0], train_.betas[1], train_.eps, train_.weight_decay, decay_all};
   optimizer_ = std::make_unique<AdamW>(model_.params(), adamw);
+}
+
+// What a process gains besides the arenas once it trains, nearly the same for every model: pages of
+// libraries that are touched for the first time, oneDNN's generated kernels, stacks of threads.
+constexpr size_t kRuntimeBytes = size_t{16} << 20;
+
+MemoryPlan plan_training(Model& model, const DataSource& source, const TrainConfig& train) {
+  model.stack().set_recompute(train.recompute);
+  const int64_t rows = train.batch_size / std::max<int64_t>(1, train.accumulate);
+  MemoryPlan plan = model.plan({rows, source.train_seq_len(), source.documents(), true});
+  const MemoryPlan eval =
+      model.plan({rows, source.eval_seq_len(), source.documents(), false, false});
+  plan.activations = std::max(plan.activations, eval.activations);
+  plan.scratch = std::max(plan.scratch, eval.scratch);
+  plan.runtime = kRuntimeBytes;
+  return plan;
 }
 
 StepReport Trainer::step() {
@@ -44,6 +56,7 @@ StepReport Trainer::step() {
   }
   model_.params().zero_grads();
   double loss = 0;
+  HostBatch* bad = nullptr;
   for (HostBatch& batch : batches) {
     // token: one mean over all labelled positions; microbatch: the mean of the microbatches' means.
     const double count = train_.loss_norm == "microbatch"
@@ -53,6 +66,7 @@ StepReport Trainer::step() {
                                      1 / double(train_.accumulate));
     loss += count > 0 ? sum.loss / count : 0;
     report.aux_loss += sum.aux / double(train_.accumulate);
+    if (!bad && !std::isfinite(sum.loss)) bad = &batch;
   }
   report.loss = loss;
   report.grad_norm = optimizer_->grad_norm(model_.context());
@@ -61,18 +75,20 @@ StepReport Trainer::step() {
   if (report.skipped) {
     ++skipped_;
     ++skipped_in_row_;
-    report.culprit = find_culprit(batches[0].view(), std::isfinite(report.loss));
+    report.culprit = find_culprit(bad);
   } else {
     skipped_in_row_ = 0;
     optimizer_->step(model_.context(), report.lr, clip_factor(report.grad_norm, train_.clip));
   }
+  model_.after_step(!report.skipped);
   report.skipped_so_far = skipped_;
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (skipped_in_row_ >= train_.max_skipped && train_.max_skipped > 0)
     throw Diverged("diverged at step " + std::to_string(report.step) + ": " +
-                   std::to_string(skipped_in_row_) +
-                   " steps in a row had no finite loss and gradient; it began in " +
-                   report.culprit + "; lower train.lr or raise train.warmup");
+                       std::to_string(skipped_in_row_) +
+                       " steps in a row had no finite loss and gradient; it began in " +
+                       report.culprit + "; lower train.lr or raise train.warmup",
+                   report);
   return report;
 }
 
@@ -84,30 +100,62 @@ static bool all_finite(const Tensor& x) {
   return true;
 }
 
-// A bad loss began in the first block whose output is bad; a bad gradient in the last block, since
-// the backward walks from the end.
-std::string Trainer::find_culprit(const TokenBatch& batch, bool loss_is_finite) {
+static double largest(const Tensor& x) {
+  double most = 0;
+  for (int64_t r = 0; r < x.rows(); ++r)
+    for (int64_t c = 0; c < x.cols(); ++c)
+      most = std::max(
+          most, std::abs(x.dtype == DType::f64 ? x.row<double>(r)[c] : double(x.row<float>(r)[c])));
+  return most;
+}
+
+// What is most likely to have made a block overflow: its largest parameter.
+static std::string largest_parameter(const std::vector<NamedParam>& params,
+                                     const std::string& prefix) {
+  std::string name;
+  double most = -1;
+  for (const NamedParam& p : params)
+    if (p.name.starts_with(prefix) && largest(p.slot->value) > most) {
+      most = largest(p.slot->value);
+      name = p.name;
+    }
+  char value[32];
+  std::snprintf(value, sizeof value, "%.3g", most);
+  return name.empty() ? "" : "; its largest parameter is " + name + " with " + value;
+}
+
+// A bad loss began in the first place of the forward whose output is bad; a bad gradient in the
+// first place of the backward, which walks from the head to the embedding.
+std::string Trainer::find_culprit(HostBatch* bad) {
   const auto& all = model_.params().all();
+  const auto& blocks = model_.stack().blocks();
   for (const NamedParam& p : all)
     if (!all_finite(p.slot->value)) return "parameter " + p.name + " (its value is not finite)";
-  std::string block;
-  if (!loss_is_finite) {
-    model_.logits(batch, [&](const std::string& name, Tensor h) {
-      if (block.empty() && !all_finite(h)) block = name;
+  if (bad) {
+    std::string first;
+    model_.walk(bad->view(), [&](const std::string& name, Tensor h) {
+      if (first.empty() && !all_finite(h)) first = name;
     });
-    if (block == "embed") return "the embedding";
-    if (block == "final") return "the final norm";
-    if (!block.empty()) return model_.stack().blocks()[std::stoul(block)].place + ", in forward";
+    if (first.empty()) return "the LM head, in forward" + largest_parameter(all, "lm_head.");
+    if (first == "embed") return "the embedding, in forward" + largest_parameter(all, "embed.");
+    if (first == "final")
+      return "the final norm, in forward" + largest_parameter(all, "final_norm.");
+    return blocks[std::stoul(first)].place + ", in forward" +
+           largest_parameter(all, "blocks." + first + ".");
   }
-  for (size_t i = model_.stack().blocks().size(); i-- > 0;) {
-    const std::string prefix = "blocks." + std::to_string(i) + ".";
+  const auto bad_gradient = [&](const std::string& prefix) {
+    std::string name;  // the last one: the backward reaches it first
     for (const NamedParam& p : all)
-      if (p.name.starts_with(prefix) && p.slot->grad && !all_finite(p.slot->grad))
-        return model_.stack().blocks()[i].place + ", gradient of " + p.name;
-  }
-  for (const NamedParam& p : all)
-    if (p.slot->grad && !all_finite(p.slot->grad)) return "the gradient of " + p.name;
-  return "the LM head";
+      if (p.name.starts_with(prefix) && p.slot->grad && !all_finite(p.slot->grad)) name = p.name;
+    return name;
+  };
+  for (const char* prefix : {"lm_head.", "final_norm."})
+    if (const std::string name = bad_gradient(prefix); !name.empty())
+      return "the gradient of " + name;
+  for (size_t i = blocks.size(); i-- > 0;)
+    if (const std::string name = bad_gradient("blocks." + std::to_string(i) + "."); !name.empty())
+      return blocks[i].place + ", gradient of " + name;
+  return "the gradient of " + bad_gradient("");
 }
 
 EvalReport Trainer::evaluate() {

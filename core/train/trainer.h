@@ -34,9 +34,14 @@ struct EvalReport {
 // After max_skipped steps in a row without a finite loss and gradient.
 class STRATA_API Diverged : public Error {
  public:
-  explicit Diverged(const std::string& text) : Error(text) {}
+  Diverged(const std::string& text, StepReport last) : Error(text), last(std::move(last)) {}
   ~Diverged() override;
+  StepReport last;  // of the step that ended the run
 };
+
+// What training needs, its evaluations included. Allocates nothing.
+STRATA_API MemoryPlan plan_training(Model& model, const DataSource& source,
+                                    const TrainConfig& train);
 
 class STRATA_API Trainer {
  public:
@@ -66,7 +71,8 @@ class STRATA_API Trainer {
 
  private:
   int64_t microbatch() const { return train_.batch_size / train_.accumulate; }
-  std::string find_culprit(const TokenBatch& batch, bool loss_is_finite);
+  // `bad`: the microbatch whose loss is not finite, or null where all are.
+  std::string find_culprit(HostBatch* bad);
 
   Model& model_;
   const DataSource& source_;

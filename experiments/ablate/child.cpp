@@ -146,14 +146,19 @@ std::string describe(const ChildEnd& end) {
   return "ended with exit code " + std::to_string(end.code);
 }
 
-std::string last_line(const std::string& path) {
+std::string last_words(const std::string& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return "";
   file.seekg(std::max<std::streamoff>(0, std::streamoff(file.tellg()) - 4096));
-  std::string last;
-  for (std::string line; std::getline(file, line);)
+  // A complaint of the program may go on for some lines, such as a table; its first is the
+  // sentence.
+  constexpr std::string_view kProgram = "strata: ";
+  std::string last, complaint;
+  for (std::string line; std::getline(file, line);) {
     if (line.find_first_not_of(" \t\r") != std::string::npos) last = line;
-  return last.substr(0, 400);
+    if (line.starts_with(kProgram)) complaint = line.substr(kProgram.size());
+  }
+  return (complaint.empty() ? last : complaint).substr(0, 400);
 }
 
 }  // namespace strata

@@ -48,7 +48,8 @@ class Child {
 std::string outcome_of(const ChildEnd& end);
 std::string describe(const ChildEnd& end);
 
-// The last line of a file that is not blank, cut to 400 bytes; "" where there is none.
-std::string last_line(const std::string& path);
+// What a child said last: the sentence of its last "strata: ..." line, else its last line that is
+// not blank; cut to 400 bytes, "" where there is none.
+std::string last_words(const std::string& path);
 
 }  // namespace strata

@@ -14,18 +14,17 @@ RunEstimate estimate_run(const Config& config, LayerFactory& factory, int64_t st
   RunEstimate out;
   out.seconds_per_step = std::numeric_limits<double>::quiet_NaN();
   try {
+    // Workspaces grow with the threads.
+    const int64_t threads = config.train.threads;
+    omp_set_num_threads(threads > 0 ? int(threads) : omp_get_num_procs());
     const TaskSource source(config.task);
     Config assembled = config;
     if (assembled.model.vocab_size == 0) assembled.model.vocab_size = source.vocab_size();
     Model model(assembled, factory);
     out.parameters = model.params().count();
-    const int64_t microbatch =
-        config.train.batch_size / std::max<int64_t>(1, config.train.accumulate);
-    model.stack().set_recompute(config.train.recompute);
-    out.bytes =
-        int64_t(model.plan({microbatch, source.train_seq_len(), source.documents(), true}).total());
+    out.plan = plan_training(model, source, config.train);
+    out.bytes = int64_t(out.plan.total());
     if (steps < 1) return out;
-    omp_set_num_threads(int(std::max<int64_t>(1, config.train.threads)));
     Trainer trainer(model, source, config.train);
     trainer.step();
     double seconds = 0;
@@ -33,6 +32,7 @@ RunEstimate estimate_run(const Config& config, LayerFactory& factory, int64_t st
     out.seconds_per_step = seconds / double(steps);
   } catch (const Error& error) {
     out.refusal = error.what();
+    out.refusal_kind = error.kind();
   }
   return out;
 }

@@ -6,6 +6,7 @@
 
 #include "core/model/config.h"
 #include "core/model/layer_factory.h"
+#include "core/model/plan.h"
 
 namespace strata {
 
@@ -13,7 +14,9 @@ struct RunEstimate {
   int64_t parameters = 0;
   int64_t bytes = 0;            // of the memory plan
   double seconds_per_step = 0;  // measured over a few steps; NaN where not measured
-  std::string refusal;          // why the run would not start; "" if it would
+  MemoryPlan plan;
+  std::string refusal;  // why the run would not start; "" if it would
+  ErrorKind refusal_kind = ErrorKind::input;
 };
 
 // Assembles and plans the run; with `steps` > 0 also trains that many steps to time them (the first

@@ -51,6 +51,14 @@ std::vector<Variant> product(const std::vector<Variant>& rows, const std::vector
   return out;
 }
 
+// Keys that differ by seed, or that say how the study itself goes, are no part of a variant.
+void refuse_key(const std::string& key) {
+  if (key == "train.seed")
+    throw Error("[ablate] varies train.seed, but every variant has the same seeds; use seeds");
+  if (key == "ablate" || key.starts_with("ablate."))
+    throw Error("[ablate] varies " + key + ", which is a key of the study and not of a run");
+}
+
 }  // namespace
 
 std::vector<Variant> expand_variants(const AblateConfig& ablate) {
@@ -63,14 +71,17 @@ std::vector<Variant> expand_variants(const AblateConfig& ablate) {
     axis.push_back({pattern, {{"model.pattern", quoted(pattern)}}, ""});
   add(std::move(axis));
   for (const auto& [key, values] : ablate.grid) {
+    refuse_key(key);
     axis.clear();
     for (const std::string& value : values)
       axis.push_back({short_key(key) + "=" + value, {{key, value}}, ""});
     add(std::move(axis));
   }
   axis.clear();
-  for (const VariantConfig& variant : ablate.variants)
+  for (const VariantConfig& variant : ablate.variants) {
+    for (const Override& item : variant.overrides) refuse_key(item.key);
     axis.push_back({variant.name, variant.overrides, variant.expect});
+  }
   add(std::move(axis));
 
   std::set<std::string> names;
@@ -111,12 +122,13 @@ StudyPlan plan_study(const ConfigInput& input) {
   for (int64_t seed : ablate.seeds)
     for (size_t v = 0; v < plan.variants.size(); ++v) {
       const Variant& variant = plan.variants[v];
-      if (!variant.expect.empty()) keeps_bound(0, variant.expect);  // throws if it is no bound
       ConfigInput own = input;
-      own.overrides.insert(own.overrides.end(), variant.overrides.begin(), variant.overrides.end());
+      for (const Override& item : variant.overrides)
+        own.overrides.push_back({item.key, item.value, input.origin + ", [ablate]"});
       own.overrides.push_back({"train.seed", std::to_string(seed)});
       StudyRun run{v, seed, {}, ""};
       try {
+        if (!variant.expect.empty()) keeps_bound(0, variant.expect);  // throws if it is no bound
         run.config = read_config(own);
         require_runnable(run.config, input.origin);
       } catch (const Error& error) {

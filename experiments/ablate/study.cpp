@@ -52,7 +52,7 @@ RunSummary concluded(const StudyRun& run, const std::string& folder, const Child
     } else if (word != "ok") {
       s.outcome = word;
       s.message =
-          end.signalled || end.timed_out ? describe(end) : last_line(folder + "/output.txt");
+          end.signalled || end.timed_out ? describe(end) : last_words(folder + "/output.txt");
       if (s.message.empty()) s.message = describe(end);
     }
   }

@@ -55,6 +55,15 @@ std::string default_folder(const AblateArgs& args, const StudyPlan& plan) {
   return "runs/ablate-" + config_hash(plan.base).substr(0, 8);
 }
 
+// Throws the first refusal, with the name of its variant.
+void require_no_refusal(const StudyPlan& plan, const std::vector<EstimateRow>& rows) {
+  for (size_t v = 0; v < rows.size(); ++v) {
+    const RunEstimate& run = rows[v].run;
+    if (!run.refusal.empty())
+      throw Error("variant '" + plan.variants[v].name + "': " + run.refusal, run.refusal_kind);
+  }
+}
+
 std::vector<EstimateRow> estimate(const StudyPlan& plan, Registry& plugins, int64_t steps) {
   std::vector<EstimateRow> rows(plan.variants.size());
   for (const StudyRun& run : plan.runs) {
@@ -78,7 +87,6 @@ int dry_run(const StudyPlan& plan, const std::string& out, const Session& sessio
   const auto rows = estimate(plan, plugins, kTimedSteps);
   const int64_t jobs = jobs_that_fit(plan, rows);
   double seconds = 0;
-  bool refused = false;
   Json list = Json::array();
   Table table({{"pattern"},
                {"parameters", true},
@@ -91,9 +99,8 @@ int dry_run(const StudyPlan& plan, const std::string& out, const Session& sessio
     const EstimateRow& row = rows[v];
     const Variant& variant = plan.variants[v];
     const double each = row.seconds / double(row.runs);
-    refused |= !row.run.refusal.empty();
     if (std::isfinite(row.seconds)) seconds += row.seconds;
-    std::string settings = row.run.refusal;
+    std::string settings = row.run.refusal.empty() ? "" : "refused, see below";
     for (const Override& item : variant.overrides)
       if (row.run.refusal.empty() && item.key != "model.pattern")
         settings += (settings.empty() ? "" : ", ") + item.key + " = " + item.value;
@@ -127,7 +134,8 @@ int dry_run(const StudyPlan& plan, const std::string& out, const Session& sessio
               << duration_text(seconds) << " (a run that reaches its target ends early)\n  into "
               << out << "\n";
   }
-  return refused ? kBadInput : kDone;
+  require_no_refusal(plan, rows);
+  return kDone;
 }
 
 std::vector<std::pair<std::string, std::string>> record(const StudyPlan& plan,
@@ -169,10 +177,7 @@ int run(const AblateArgs& args, const Session& session) {
   // Every variant is assembled once before the first is trained: a study that cannot work says so
   // in its first second.
   const auto rows = estimate(plan, *plugins, 0);
-  for (size_t v = 0; v < rows.size(); ++v)
-    if (!rows[v].run.refusal.empty())
-      throw Error("variant '" + plan.variants[v].name + "': " + rows[v].run.refusal);
-
+  require_no_refusal(plan, rows);
   stamp_plugins(plan, *plugins);
   const Interrupt interrupt;
   StudySettings settings;
@@ -223,15 +228,16 @@ void add_ablate_command(CLI::App& app, Session& session) {
             TomlList list;
             for (const std::string& pattern : patterns) list.push_back({pattern});
             args->config.shorthands.push_back(
-                {"ablate.patterns", to_toml(TomlValue{std::move(list)})});
+                {"ablate.patterns", to_toml(TomlValue{std::move(list)}), "--patterns"});
           },
           "ablate.patterns: the patterns to compare")
+      ->allow_extra_args(false)  // several words are spelled out by app.cpp
       ->type_name("TEXT");
   command
       ->add_option_function<std::string>(
           "--seeds",
           [args](const std::string& seeds) {
-            args->config.shorthands.push_back({"ablate.seeds", seeds});
+            args->config.shorthands.push_back(shorthand("--seeds", "ablate.seeds", seeds, false));
           },
           "ablate.seeds: how many, or a list such as [3, 4]")
       ->type_name("N");
@@ -239,7 +245,7 @@ void add_ablate_command(CLI::App& app, Session& session) {
       ->add_option_function<std::string>(
           "--jobs",
           [args](const std::string& jobs) {
-            args->config.shorthands.push_back({"ablate.jobs", jobs});
+            args->config.shorthands.push_back(shorthand("--jobs", "ablate.jobs", jobs, false));
           },
           "ablate.jobs: runs side by side")
       ->type_name("N");

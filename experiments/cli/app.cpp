@@ -1,6 +1,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -9,6 +11,7 @@
 
 #include "core/contract/error.h"
 #include "core/contract/options.h"
+#include "core/io/json.h"
 #include "experiments/cli/command.h"
 
 namespace strata {
@@ -51,13 +54,48 @@ std::string join(const std::vector<std::string>& words) {
   return out;
 }
 
-// A sentence about a first word that is no command; "" when that was not the mistake.
+// Several words may follow --patterns and --files. Some begin with '-' or stand in brackets, which
+// CLI11 takes for options and for lists, so each becomes --patterns=WORD. A word is an option when
+// it looks like one: "--", a small letter, and two small letters side by side somewhere.
+std::vector<std::string> spell_out(const std::vector<std::string>& words) {
+  const auto is_option = [](const std::string& word) {
+    const auto small = [](char c) { return std::islower(static_cast<unsigned char>(c)) != 0; };
+    const auto both = [&](char a, char b) { return small(a) && small(b); };
+    const std::string name = word.substr(0, word.find('='));
+    return word == "-h" || (name.starts_with("--") && name.size() > 3 && small(name[2]) &&
+                            std::adjacent_find(name.begin(), name.end(), both) != name.end());
+  };
+  std::vector<std::string> out;
+  for (size_t i = 0; i < words.size(); ++i) {
+    const std::string& flag = words[i];
+    size_t last = i;
+    if (flag == "--patterns" || flag == "--files") {
+      while (last + 1 < words.size() && !is_option(words[last + 1])) ++last;
+    }
+    if (last == i) out.push_back(flag);
+    while (i < last) out.push_back(flag + "=" + words[++i]);
+  }
+  return out;
+}
+
+// A sentence about a word that is no command, or about none where one must stand; "" when that was
+// not the mistake.
 std::string unknown_command(const CLI::App& app) {
-  if (!app.get_subcommands().empty() || app.remaining().empty()) return "";
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
   std::vector<std::string> names;
-  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
-  const std::string word = app.remaining().front(), near = nearest(word, names);
-  return "no command '" + word + "'" + (near.empty() ? "" : "; did you mean " + near + "?");
+  std::string all;
+  for (const CLI::App* command : at->get_subcommands({})) {
+    names.push_back(command->get_name());
+    all += (all.empty() ? "" : ", ") + command->get_name();
+  }
+  if (names.empty()) return "";
+  const std::string place = at == &app ? "" : at->get_name() + ": ";
+  const std::vector<std::string> words = app.remaining(true);
+  if (words.empty()) return place + "a subcommand is missing; there are " + all;
+  const std::string near = nearest(words.front(), names);
+  return place + "no " + (at == &app ? "command '" : "subcommand '") + words.front() + "'" +
+         (near.empty() ? "; there are " + all : "; did you mean " + near + "?");
 }
 
 int parse_and_run(const std::vector<std::string>& words) {
@@ -94,8 +132,8 @@ int parse_and_run(const std::vector<std::string>& words) {
   add_new_layer_command(app, session);
   add_ops_command(app, session);
 
-  std::vector<std::string> arguments(words.rbegin(),
-                                     words.rend() - 1);  // CLI11 takes them reversed
+  std::vector<std::string> arguments = spell_out({words.begin() + 1, words.end()});
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {
     app.parse(arguments);
   } catch (const CLI::CallForHelp&) {
@@ -114,6 +152,18 @@ int parse_and_run(const std::vector<std::string>& words) {
 }
 
 }  // namespace
+
+void print_files(const std::vector<std::string>& files, const Session& session) {
+  if (session.json) {
+    Json list = Json::array();
+    for (const std::string& file : files) list.push(file);
+    std::cout << list.dump(2) << "\n";
+    return;
+  }
+  for (const std::string& file : files) {
+    if (!session.quiet) std::cout << file << "\n";
+  }
+}
 
 int run_cli(int argc, const char* const* argv) {
   try {

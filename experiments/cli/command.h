@@ -24,6 +24,9 @@ struct Session {
 // Exit codes of every command.
 enum ExitCode { kDone = 0, kFailed = 1, kBadInput = 2, kNoResources = 3 };
 
+// The files that a command wrote: one line each, a JSON list, or nothing with --quiet.
+void print_files(const std::vector<std::string>& files, const Session& session);
+
 // Runs one command line. Every mistake becomes one sentence on stderr; nothing is thrown.
 int run_cli(int argc, const char* const* argv);
 

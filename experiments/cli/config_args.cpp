@@ -9,22 +9,32 @@
 namespace strata {
 namespace {
 
-// A shorthand that takes one value; `text` values are quoted, so that "M-" needs no TOML.
+// A shorthand that takes one value.
 void add_value(CLI::App& command, ConfigArgs& args, const char* flag, const char* key, bool text,
                const char* help) {
   command
       .add_option_function<std::string>(
           flag,
-          [&args, key, text](const std::string& value) {
-            Override item = parse_override(std::string(key) + "=" + value);
-            if (text) item.value = to_toml(TomlValue{value});
-            args.shorthands.push_back(std::move(item));
+          [&args, flag, key, text](const std::string& value) {
+            args.shorthands.push_back(shorthand(flag, key, value, text));
           },
           help)
       ->type_name(text ? "TEXT" : "VALUE");
 }
 
 }  // namespace
+
+Override shorthand(const std::string& flag, const std::string& key, const std::string& value,
+                   bool text) {
+  const std::string quoted = to_toml(TomlValue{value});
+  if (text) return {key, quoted, flag};
+  try {
+    parse_toml_value(value, flag);
+  } catch (const Error&) {
+    return {key, quoted, flag};
+  }
+  return {key, value, flag};
+}
 
 void add_config_options(CLI::App& command, ConfigArgs& args) {
   command.add_option("config", args.file, "a TOML file; everything in it has a default")
@@ -38,9 +48,11 @@ void add_config_options(CLI::App& command, ConfigArgs& args) {
           [&args](const std::vector<std::string>& files) {
             TomlList list;
             for (const std::string& file : files) list.push_back({file});
-            args.shorthands.push_back({"task.files", to_toml(TomlValue{std::move(list)})});
+            args.shorthands.push_back(
+                {"task.files", to_toml(TomlValue{std::move(list)}), "--files"});
           },
           "task.files: files, folders or globs of the task `text`")
+      ->allow_extra_args(false)  // several words are spelled out by app.cpp
       ->type_name("GLOB");
   add_value(command, args, "--steps", "train.steps", false, "train.steps");
   add_value(command, args, "--lr", "train.lr", false, "train.lr");

@@ -15,6 +15,11 @@ struct ConfigArgs {
   std::vector<Override> shorthands;  // --pattern, --task, --files, --steps, ... as overrides
 };
 
+// What a flag such as --steps VALUE sets. `text` values are taken as they stand, others as TOML
+// where they are TOML: the reader says what a bad one should have been.
+Override shorthand(const std::string& flag, const std::string& key, const std::string& value,
+                   bool text);
+
 // Adds the positional FILE and the shorthands to a command; `args` must outlive the parse.
 void add_config_options(CLI::App& command, ConfigArgs& args);
 

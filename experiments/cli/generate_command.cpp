@@ -6,8 +6,8 @@
 #include <iostream>
 
 #include "core/io/json.h"
-#include "core/io/toml.h"
 #include "core/train/checkpoint.h"
+#include "experiments/cli/config_args.h"
 #include "experiments/cli/plugins.h"
 #include "experiments/evaluate/generate.h"
 #include "experiments/tasks/task.h"
@@ -92,10 +92,8 @@ void add_generate_command(CLI::App& app, Session& session) {
     command
         ->add_option_function<std::string>(
             flag,
-            [args, key, text](const std::string& value) {
-              Override item{key, value};
-              if (text) item.value = to_toml(TomlValue{value});
-              args->shorthands.push_back(item);
+            [args, flag, key, text](const std::string& value) {
+              args->shorthands.push_back(shorthand(flag, key, value, text));
             },
             help)
         ->type_name(text ? "TEXT" : "VALUE");

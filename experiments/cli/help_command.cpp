@@ -92,6 +92,16 @@ int help_config(const std::string& wanted, const Session& session) {
 
 int help_task(const std::string& name, const Session& session) {
   if (name.empty()) {
+    if (session.json) {
+      Json rows = Json::array();
+      for (const std::string& task : task_names()) {
+        Json row = Json::object();
+        row.set("task", task).set("help", task_summary(task));
+        rows.push(std::move(row));
+      }
+      std::cout << rows.dump(2) << "\n";
+      return kDone;
+    }
     for (const std::string& task : task_names()) {
       std::string line = "  " + task;
       line.resize(20, ' ');
@@ -115,10 +125,7 @@ std::string option_type(const OptionValue& value) {
 
 int help_layer(const std::string& name, const Session& session) {
   const auto plugins = open_plugins(session);
-  if (name.empty()) {
-    std::cout << layers_table(*plugins);
-    return kDone;
-  }
+  if (name.empty()) return show_layers(*plugins, session);
   const PluginFile& file = plugins->find(name);
   // What the constructor reads is what the layer knows; the width only has to be one it accepts.
   std::vector<HelpRow> rows;
@@ -147,11 +154,29 @@ int help_layer(const std::string& name, const Session& session) {
   return show(rows, session);
 }
 
-int help_exit_codes() {
-  std::cout << "  0  done\n"
-               "  1  a check or a study failed\n"
-               "  2  bad input: a config, file, pattern, plugin or option is wrong\n"
-               "  3  resources: memory, disk or device is short\n";
+int help_exit_codes(const Session& session) {
+  Json rows = Json::array();
+  for (const auto& [code, meaning] :
+       {std::pair{kDone, "done"}, std::pair{kFailed, "a check or a study failed"},
+        std::pair{kBadInput, "bad input: a config, file, pattern, plugin or option is wrong"},
+        std::pair{kNoResources, "resources: memory, disk or device is short"}}) {
+    Json row = Json::object();
+    row.set("code", int64_t(code)).set("help", meaning);
+    rows.push(std::move(row));
+    if (!session.json) std::cout << "  " << code << "  " << meaning << "\n";
+  }
+  if (session.json) std::cout << rows.dump(2) << "\n";
+  return kDone;
+}
+
+int help_pattern(const Session& session) {
+  if (session.json) {
+    Json page = Json::object();
+    page.set("help", pattern_help());
+    std::cout << page.dump(2) << "\n";
+  } else {
+    std::cout << pattern_help();
+  }
   return kDone;
 }
 
@@ -185,14 +210,9 @@ void add_help_command(CLI::App& app, Session& session) {
   });
 
   command->add_subcommand("pattern", "the grammar of patterns, with examples")
-      ->callback([&session] {
-        session.action = [] {
-          std::cout << pattern_help();
-          return kDone;
-        };
-      });
+      ->callback([&session] { session.action = [&session] { return help_pattern(session); }; });
   command->add_subcommand("exit-codes", "what a script can rely on")->callback([&session] {
-    session.action = help_exit_codes;
+    session.action = [&session] { return help_exit_codes(session); };
   });
 }
 

@@ -30,7 +30,7 @@ void add_init_command(CLI::App& app, Session& session) {
       input.overrides = {{"model.pattern", "\"M-M*-\""}, {"task.name", "\"mqar\""}};
       for (const std::string& set : session.sets) input.overrides.push_back(parse_override(set));
       write_file(path, "# strata run " + path + "\n" + to_toml(read_config(input), true));
-      if (!session.quiet) std::cout << path << "\n";
+      print_files({path}, session);
       return kDone;
     };
   });

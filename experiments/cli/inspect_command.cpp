@@ -67,7 +67,8 @@ Json to_json(const ModelFacts& model, const ModelFacts& twin,
 }
 
 int inspect_model(Config config, const InspectArgs& args, const Session& session) {
-  if (config.model.pattern.empty()) throw Error("model.pattern is missing; nothing to inspect");
+  if (config.model.pattern.empty())
+    throw Error("nothing to inspect: give a config, a folder, a file of tensors, or --pattern");
   std::string note;
   if (config.model.vocab_size == 0) {
     config.model.vocab_size = kBytes;

@@ -28,21 +28,23 @@ Json to_json(const PluginFile& p) {
 
 }  // namespace
 
+int show_layers(const Registry& plugins, const Session& session) {
+  if (!session.json) {
+    std::cout << layers_table(plugins);
+    return kDone;
+  }
+  Json rows = Json::array();
+  for (const PluginFile& p : plugins.plugins()) rows.push(to_json(p));
+  std::cout << rows.dump(2) << "\n";
+  for (const auto& [path, why] : plugins.refused()) std::cerr << "refused: " << why << "\n";
+  return kDone;
+}
+
 void add_layers_command(CLI::App& app, Session& session) {
   auto* command = app.add_subcommand("layers", "list the layer plugins that are found");
   command->footer("\nExamples:\n  strata layers\n  strata layers --plugin-path ~/gru/build --json");
   command->callback([&session] {
-    session.action = [&session] {
-      const auto plugins = open_plugins(session);
-      if (session.json) {
-        Json rows = Json::array();
-        for (const PluginFile& p : plugins->plugins()) rows.push(to_json(p));
-        std::cout << rows.dump(2) << "\n";
-      } else {
-        std::cout << layers_table(*plugins);
-      }
-      return kDone;
-    };
+    session.action = [&session] { return show_layers(*open_plugins(session), session); };
   });
 }
 

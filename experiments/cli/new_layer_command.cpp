@@ -20,8 +20,8 @@ int write(const Session& session, const NewLayer& layer) {
       throw Error("a layer named '" + layer.name + "' is in " + p.path + "; choose another name");
   }
   const auto files = new_layer(layer);
-  if (session.quiet) return kDone;
-  for (const std::string& file : files) std::cout << file << "\n";
+  print_files(files, session);
+  if (session.quiet || session.json) return kDone;
   const std::string folder = layer.folder.empty() ? layer.name : layer.folder;
   std::cout << "\nNext:\n  cmake -S " << folder << " -B " << folder << "/build -DCMAKE_PREFIX_PATH="
             << default_plugin_folder().substr(0, default_plugin_folder().rfind('/'))

@@ -16,6 +16,10 @@ struct PatternCell;
 // The build's plugins and those of --plugin-path. Throws Error as Registry does.
 std::unique_ptr<Registry> open_plugins(const Session& session);
 
+// `strata layers`: the table of plugins, or with --json one object for each and the refused files
+// on stderr. Returns the exit code.
+int show_layers(const Registry& plugins, const Session& session);
+
 // --plugin-path again, for a child process.
 std::vector<std::string> plugin_arguments(const Session& session);
 

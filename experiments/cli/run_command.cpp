@@ -27,17 +27,23 @@ constexpr int64_t kTimedSteps = 3;
 
 int dry_run(const Config& config, LayerFactory& plugins, const Session& session) {
   const RunEstimate e = estimate_run(config, plugins, kTimedSteps);
-  if (!e.refusal.empty()) throw Error(e.refusal);
+  if (!e.refusal.empty()) throw Error(e.refusal, e.refusal_kind);
   const double seconds = e.seconds_per_step * double(config.train.steps);
   if (session.json) {
     Json json = Json::object();
     json.set("pattern", config.model.pattern).set("parameters", e.parameters);
-    json.set("bytes", e.bytes).set("steps", config.train.steps).set("seconds", seconds);
+    Json arenas = Json::object();
+    for (const auto& [name, bytes] : e.plan.rows()) arenas.set(name, int64_t(bytes));
+    json.set("bytes", e.bytes)
+        .set("arenas", std::move(arenas))
+        .set("steps", config.train.steps)
+        .set("seconds", seconds);
     std::cout << json.dump(2) << "\n";
   } else {
     std::cout << config.model.pattern << "  " << with_commas(e.parameters) << " parameters  "
               << format_bytes(size_t(e.bytes)) << "  " << with_commas(config.train.steps)
-              << " steps, at most " << duration_text(seconds) << "\n";
+              << " steps, at most " << duration_text(seconds) << "\n"
+              << e.plan.table() << "\n";
   }
   return kDone;
 }
@@ -58,6 +64,9 @@ int run(const RunArgs& args, const Session& session) {
   const auto plugins = open_plugins(session);
   if (args.dry_run) return dry_run(config, *plugins, session);
 
+  if (args.resume == "auto" && args.out.empty()) {
+    throw Error("--resume auto needs --out DIR, the folder of the run that goes on");
+  }
   RunSettings settings;
   settings.folder = args.out.empty() ? free_folder(args.config.file) : args.out;
   settings.resume = args.resume == "auto";

@@ -17,27 +17,38 @@ namespace fs = std::filesystem;
 namespace {
 
 bool is_model(const fs::path& folder) {
-  return fs::exists(folder / "golden.safetensors") && fs::exists(folder / "config.json");
+  return fs::exists(folder / "golden.safetensors") || fs::exists(folder / "golden.json");
 }
 bool is_adapter(const fs::path& folder) { return fs::exists(folder / "adapter_config.json"); }
-bool is_ops(const fs::path& folder) {
-  return !golden::op_names(folder.string()).empty() && !fs::exists(folder / "golden.safetensors");
-}
+bool is_ops(const fs::path& folder) { return !golden::op_names(folder.string()).empty(); }
 bool is_golden(const fs::path& folder) {
   return is_model(folder) || is_adapter(folder) || is_ops(folder);
 }
 
-// The folder itself, or the golden folders in it.
+constexpr int kMaxDepth = 4;  // of golden folders below a given one
+
+void find_inside(const fs::path& folder, int depth, std::vector<std::string>& found) {
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    if (!entry.is_directory()) continue;
+    if (is_golden(entry.path())) {
+      found.push_back(entry.path().string());
+    } else if (depth < kMaxDepth) {
+      find_inside(entry.path(), depth + 1, found);
+    }
+  }
+}
+
+// The folder itself, or the golden folders in it. Throws Error if there are none.
 std::vector<std::string> expand(const std::string& folder) {
-  if (!fs::is_directory(folder)) throw Error(folder + ": there is no such folder");
+  if (!fs::exists(folder)) throw Error(folder + ": there is no such folder");
+  if (!fs::is_directory(folder)) throw Error(folder + ": expected a folder, got a file");
   if (is_golden(folder)) return {folder};
   std::vector<std::string> inner;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.is_directory() && is_golden(entry.path())) inner.push_back(entry.path().string());
-  }
+  find_inside(folder, 1, inner);
   if (inner.empty()) {
     throw Error(folder +
-                ": expected config.json and golden.safetensors, or operators "
+                ": expected config.json, model.safetensors and golden.safetensors, or operators "
                 "NAME.safetensors with NAME.json, here or in its folders");
   }
   std::sort(inner.begin(), inner.end());
@@ -45,7 +56,17 @@ std::vector<std::string> expand(const std::string& folder) {
 }
 
 const char* word(GoldenStatus status) {
-  return status == GoldenStatus::ok ? "ok" : status == GoldenStatus::failed ? "FAILED" : "skipped";
+  switch (status) {
+    case GoldenStatus::ok:
+      return "ok";
+    case GoldenStatus::failed:
+      return "FAILED";
+    case GoldenStatus::skipped:
+      return "skipped";
+    case GoldenStatus::refused:
+      break;
+  }
+  return "REFUSED";
 }
 
 std::string scientific(double value) {
@@ -59,8 +80,8 @@ void print(const GoldenReport& report, std::ostream& out) {
   out << report.folder << '\n';
   for (const GoldenRow& row : report.rows) {
     out << "  " << std::left << std::setw(34) << row.name;
-    if (row.status == GoldenStatus::skipped) {
-      out << " skipped: " << row.note << '\n';
+    if (row.status == GoldenStatus::skipped || row.status == GoldenStatus::refused) {
+      out << ' ' << word(row.status) << ": " << row.note << '\n';
       continue;
     }
     out << " error " << std::setw(8) << scientific(row.error) << "  tolerance " << std::setw(8)
@@ -75,7 +96,7 @@ Json json_of(const GoldenReport& report) {
   for (const GoldenRow& row : report.rows) {
     Json json = Json::object();
     json.set("name", row.name).set("status", word(row.status));
-    if (row.status != GoldenStatus::skipped) {
+    if (row.status == GoldenStatus::ok || row.status == GoldenStatus::failed) {
       json.set("error", std::isfinite(row.error) ? Json(row.error) : Json());
       json.set("tolerance", row.tolerance);
     }
@@ -93,38 +114,50 @@ int GoldenReport::count(GoldenStatus status) const {
 }
 
 GoldenReport check_golden(const std::string& folder, LayerFactory& factory) {
-  if (is_model(folder)) return {folder, golden::check_model(folder, factory)};
   if (is_adapter(folder)) return {folder, {golden::skipped("adapter", "needs LoRA adapters")}};
+  if (is_model(folder)) return {folder, golden::check_model(folder, factory)};
   if (is_ops(folder)) return {folder, golden::check_ops(folder, factory)};
-  throw Error(folder + ": expected config.json and golden.safetensors, or operators");
+  throw Error(folder +
+              ": expected config.json, model.safetensors and golden.safetensors, or operators");
 }
 
 int run_check_golden(const std::vector<std::string>& folders, LayerFactory& factory,
                      const GoldenOptions& options, std::ostream& out) {
+  // A path that is no golden folder does not keep the others from being checked.
   std::vector<std::string> all;
+  std::vector<GoldenReport> wrong;
   for (const std::string& folder : folders) {
-    for (const std::string& inner : expand(folder)) all.push_back(inner);
+    try {
+      for (const std::string& inner : expand(folder)) all.push_back(inner);
+    } catch (const Error& error) {
+      wrong.push_back({folder, {golden::refused("folder", error.what())}});
+    }
   }
-  int passed = 0, failed = 0, skipped = 0;
+  if (all.empty() && !wrong.empty()) throw Error(wrong.front().rows.front().note);
+
+  int passed = 0, failed = 0, skipped = 0, refused = 0;
   Json reports = Json::array();
-  for (const std::string& folder : all) {
-    const GoldenReport report = check_golden(folder, factory);
+  const auto add = [&](const GoldenReport& report) {
     passed += report.count(GoldenStatus::ok);
     failed += report.count(GoldenStatus::failed);
     skipped += report.count(GoldenStatus::skipped);
+    refused += report.count(GoldenStatus::refused);
     if (options.json) {
       reports.push(json_of(report));
     } else {
       print(report, out);
     }
-  }
+  };
+  for (const GoldenReport& report : wrong) add(report);
+  for (const std::string& folder : all) add(check_golden(folder, factory));
   if (options.json) {
     Json json = Json::object();
     json.set("folders", std::move(reports)).set("passed", passed);
-    out << json.set("failed", failed).set("skipped", skipped).dump(1) << '\n';
+    out << json.set("failed", failed + refused).set("skipped", skipped).dump(1) << '\n';
   } else {
-    out << passed << " passed, " << failed << " failed, " << skipped << " skipped\n";
+    out << passed << " passed, " << failed + refused << " failed, " << skipped << " skipped\n";
   }
+  if (refused > 0) return 2;
   return failed > 0 || (options.strict && skipped > 0) ? 1 : 0;
 }
 

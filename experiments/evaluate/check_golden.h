@@ -11,7 +11,8 @@
 
 namespace strata {
 
-enum class GoldenStatus { ok, failed, skipped };
+// refused: the folder is not as it must be, so that the check could not be made.
+enum class GoldenStatus { ok, failed, skipped, refused };
 
 // One check: the largest error over everything it compares, and where that was.
 struct GoldenRow {
@@ -34,11 +35,12 @@ struct GoldenOptions {
 };
 
 // All checks of one folder. What the build does not have gives a skipped row ("needs plugin
-// mamba1"); what cannot be loaded gives a failed one. Throws Error if this is no golden folder.
+// mamba1"); what cannot be loaded gives a refused one. Throws Error if this is no golden folder.
 GoldenReport check_golden(const std::string& folder, LayerFactory& factory);
 
-// Checks every folder (one that only holds golden folders stands for them), prints, and returns the
-// exit code: 0, or 1 if anything failed.
+// Checks every folder, and the golden folders inside of those that are none themselves; prints, and
+// returns the exit code: 0, 1 if a check failed, 2 if a folder was refused, which counts as failed.
+// Throws Error if there is nothing to check at all.
 int run_check_golden(const std::vector<std::string>& folders, LayerFactory& factory,
                      const GoldenOptions& options, std::ostream& out);
 

@@ -1,27 +1,8 @@
 #include "experiments/evaluate/golden_batch.h"
 
-#include <filesystem>
-
-#include "core/io/json.h"
 #include "core/ops/lm_head_loss.h"
 
 namespace strata::golden {
-
-Tolerances read_tolerances(const std::string& folder) {
-  Tolerances t;
-  const std::string path = folder + "/golden.json";
-  if (!std::filesystem::exists(path)) return t;
-  const Json json = read_json(path);
-  const Json* given = json.find("suggested_tolerance");
-  if (!given) return t;
-  const auto take = [&](const char* key, double& to) {
-    if (const Json* value = given->find(key)) to = value->as_double(path + ": " + key);
-  };
-  take("logits_abs", t.logits);
-  take("grad_rel_to_tensor_max", t.grad);
-  take("train_loss_abs", t.train);
-  return t;
-}
 
 Ids columns_of(const Values& ids, int64_t begin, int64_t end) {
   Ids out;

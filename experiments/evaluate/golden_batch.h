@@ -10,15 +10,6 @@
 
 namespace strata::golden {
 
-// What a float32 run may differ: logits and training losses absolutely, gradients relative to the
-// largest value of each tensor.
-struct Tolerances {
-  double logits = 1e-4, grad = 1e-4, train = 1e-4;
-};
-
-// From golden.json's suggested_tolerance, where the folder has one.
-Tolerances read_tolerances(const std::string& folder);
-
 // Token ids as the i32 tensors that a model takes.
 struct Ids {
   std::vector<int32_t> data;

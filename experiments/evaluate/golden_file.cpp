@@ -12,20 +12,49 @@ double Values::largest() const {
   return most;
 }
 
-Values load(const Safetensors& file, const std::string& name) {
-  const StoredTensor& tensor = file.at(name);
-  return {values_of(tensor), tensor.shape};
+namespace {
+
+bool is_stored_as(DType dtype, Stored type) {
+  const bool is_float =
+      dtype == DType::f64 || dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16;
+  if (type == Stored::f64) return dtype == DType::f64;
+  return type == Stored::floats ? is_float : dtype == DType::i64 || dtype == DType::i32;
 }
 
-Values load(const Safetensors& file, const std::string& name, const std::vector<int64_t>& shape) {
-  Values values = load(file, name);
+const char* words(Stored type) {
+  return type == Stored::f64      ? "F64"
+         : type == Stored::floats ? "floating-point numbers"
+                                  : "integers (I64 or I32)";
+}
+
+}  // namespace
+
+Values load(const Safetensors& file, const std::string& name, Stored type) {
+  const StoredTensor& tensor = file.at(name);
+  const std::string where = file.path() + ": tensor " + name;
+  if (!is_stored_as(tensor.dtype, type)) {
+    throw Error(where + ": expected " + words(type) + ", got " + safetensors_name(tensor.dtype));
+  }
+  Values values{values_of(tensor), tensor.shape};
+  for (size_t i = 0; i < values.data.size(); ++i) {
+    if (std::isfinite(values.data[i])) continue;
+    throw Error(where + ": expected finite values, got " + std::to_string(values.data[i]) +
+                " at element " + std::to_string(i));
+  }
+  return values;
+}
+
+Values load(const Safetensors& file, const std::string& name, const std::vector<int64_t>& shape,
+            Stored type) {
+  Values values = load(file, name, type);
   bool fits = values.shape.size() == shape.size();
   for (size_t i = 0; fits && i < shape.size(); ++i) {
     fits = shape[i] < 0 ? values.shape[i] > 0 : values.shape[i] == shape[i];
   }
   if (fits) return values;
+  const bool is_open = std::find(shape.begin(), shape.end(), -1) != shape.end();
   throw Error(file.path() + ": tensor " + name + ": expected shape " + shape_text(shape) +
-              " (-1: any), got " + shape_text(values.shape));
+              (is_open ? " (-1: any but 0), got " : ", got ") + shape_text(values.shape));
 }
 
 namespace {
@@ -73,6 +102,12 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
   return most;
 }
 
+double gradient_scale(double own_largest, double largest_of_all) {
+  constexpr double kRounding = 1e-12;
+  const bool has_own = own_largest > kRounding * largest_of_all;
+  return std::max(has_own ? own_largest : largest_of_all, 1e-30);
+}
+
 void Worst::add(double error, const std::string& what) {
   ++count_;
   if (error <= error_) return;
@@ -94,8 +129,8 @@ GoldenRow skipped(const std::string& name, std::string reason) {
   return {name, 0, 0, GoldenStatus::skipped, std::move(reason)};
 }
 
-GoldenRow failed(const std::string& name, std::string reason) {
-  return {name, std::numeric_limits<double>::infinity(), 0, GoldenStatus::failed,
+GoldenRow refused(const std::string& name, std::string reason) {
+  return {name, std::numeric_limits<double>::infinity(), 0, GoldenStatus::refused,
           std::move(reason)};
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,13 @@ class OpCase {
   void begin(const std::string& prefix);
 
   // The stored tensor `in.NAME` as a variable, once per variant; `shape` if given has as many
-  // elements. Absent if the file has none.
+  // elements. Throws Error if the file has none.
   Tensor in(const std::string& name, Layout layout = Layout::same, const Shape& shape = {});
-  // A stored tensor as numbers here, no variable.
-  Tensor constant(const std::string& stored, Layout layout = Layout::same);
+  // A stored tensor as numbers here, no variable; with `rank` axes, if that is given.
+  Tensor constant(const std::string& stored, Layout layout = Layout::same, int rank = -1);
   Tensor integers(const std::string& stored);
+  // Throws Error about the file unless `fits`: "in.labels must be ...".
+  void require(bool fits, const std::string& sentence) const;
 
   // Compares an output with PREFIX.NAME, and remembers it for gradients().
   void output(const std::string& name, Tensor y, Layout layout = Layout::same);
@@ -43,10 +46,11 @@ class OpCase {
   // Runs the tape backwards from the stored cotangents (or from ones) and compares the gradient of
   // every input that has a stored one.
   void gradients();
-  // A gradient that was found in another way, compared with PREFIX.grad.NAME.
+  // A gradient that was found in another way, compared with PREFIX.grad.NAME if that is stored.
   void gradient(const std::string& name, const std::vector<double>& got);
 
-  // Two rows: outputs and gradients, relative to the largest value of each tensor.
+  // Two rows: outputs and gradients, relative to the largest value of each tensor; and a skipped
+  // one for outputs that nothing was compared with.
   std::vector<GoldenRow> rows(const std::string& name, bool is_scan) const;
 
  private:
@@ -57,6 +61,7 @@ class OpCase {
   };
   Tensor filled(const std::string& stored, Layout layout, const Shape& shape);
   void set_cotangent(const Variable& output);
+  double largest_gradient() const;  // of those that the variant has stored
 
   const Safetensors& file_;
   const Json& about_;
@@ -67,6 +72,7 @@ class OpCase {
   std::string prefix_;
   std::vector<Variable> inputs_, outputs_;
   Worst values_, gradients_;
+  std::set<std::string> compared_;
 };
 
 // A Pass outside of any stack: fixed states live in vectors.

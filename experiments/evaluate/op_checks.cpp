@@ -1,5 +1,6 @@
 #include "experiments/evaluate/op_checks.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/ops/activation.h"
@@ -41,16 +42,21 @@ void check_norms(OpCase& c) {
   const double eps = c.about().at("eps", "norms").as_double("norms: eps");
   for (const bool one_plus : {false, true}) {
     const std::string rms = one_plus ? "rmsnorm_one_plus." : "rmsnorm.";
-    c.begin(rms);
-    RmsNormOptions options;
-    options.eps = eps;
-    options.weight_plus_one = one_plus;
-    c.output("y", rms_norm(c.cx(), c.in("x"), c.in("weight"), options));
-    c.gradients();
-    c.begin(one_plus ? "layernorm1p." : "layernorm.");
-    LayerNormOptions layer{eps, one_plus};
-    c.output("y", layer_norm(c.cx(), c.in("x"), c.in("weight"), c.in("bias"), layer));
-    c.gradients();
+    if (c.has(rms + "y")) {
+      c.begin(rms);
+      RmsNormOptions options;
+      options.eps = eps;
+      options.weight_plus_one = one_plus;
+      c.output("y", rms_norm(c.cx(), c.in("x"), c.in("weight"), options));
+      c.gradients();
+    }
+    const std::string layer = one_plus ? "layernorm1p." : "layernorm.";
+    if (c.has(layer + "y")) {
+      c.begin(layer);
+      const LayerNormOptions options{eps, one_plus};
+      c.output("y", layer_norm(c.cx(), c.in("x"), c.in("weight"), c.in("bias"), options));
+      c.gradients();
+    }
   }
   for (const bool norm_first : {false, true}) {
     for (int64_t group = 1; group <= 65536; ++group) {
@@ -72,7 +78,8 @@ void check_attention(OpCase& c) {
   for (const std::string variant : {"", "scale.", "window.", "tail."}) {
     if (!c.has(variant + "y")) continue;
     c.begin(variant);
-    const Tensor q4 = c.constant("in.q"), k4 = c.constant("in.k");
+    const Tensor q4 = c.constant("in.q", Layout::same, 4);
+    const Tensor k4 = c.constant("in.k", Layout::same, 4);
     const int64_t batch = q4.shape[0], kv_len = k4.shape[1], width = q4.shape[2] * q4.shape[3];
     AttendOptions options;
     options.n_heads = q4.shape[2];
@@ -91,7 +98,9 @@ void check_attention(OpCase& c) {
       continue;
     }
     // Only the last queries: a variable of their own, whose gradient is padded with zeros.
-    const int64_t last = c.constant(variant + "y").shape[1];
+    const int64_t last = c.constant(variant + "y", Layout::same, 4).shape[1];
+    c.require(q4.shape[0] == batch && q4.shape[1] == kv_len && last <= kv_len,
+              "in.q must be as long as in.k, and tail.y not longer");
     Tensor tail = c.cx().track(c.cx().alloc({batch, last, width}));
     const std::vector<double> all = read_tensor(q4);
     for (int64_t b = 0; b < batch; ++b) {
@@ -121,6 +130,7 @@ void check_causal_conv1d(OpCase& c) {
     if (!c.has(variant + "y")) continue;
     const bool is_stateful = variant == "stateful.", is_linear = variant == "linear_nobias.";
     c.begin(variant);
+    for (const char* name : {"in.x", "in.weight"}) c.constant(name, Layout::same, 3);
     const Tensor x = c.in("x", Layout::swapped), weight = c.in("weight");
     const Tensor bias = is_linear ? Tensor{} : c.in("bias");
     CausalConv1dOptions options;
@@ -135,6 +145,8 @@ void check_causal_conv1d(OpCase& c) {
     OpPass prefill(x.shape[0], Mode::prefill);
     if (is_stateful) {
       const Tensor initial = c.constant("in.initial_state", Layout::swapped);
+      c.require(initial.numel() == x.shape[0] * x.shape[2] * (weight.shape[2] - 1),
+                "in.initial_state must be (batch, channels, kernel - 1)");
       prefill.set_state("conv", read_tensor(initial), initial.dtype);
     }
     const Tensor y =
@@ -142,9 +154,13 @@ void check_causal_conv1d(OpCase& c) {
                       is_linear ? Tensor{} : c.constant("in.bias"), prefill, {.silu = !is_linear});
     c.output("y", y, Layout::swapped);
     if (!c.has(variant + "final_state")) continue;
-    const Tensor stored = c.constant(variant + "final_state");      // (batch, channels, kernel - 1)
+    // (batch, channels, kernel - 1)
+    const Tensor stored = c.constant(variant + "final_state", Layout::same, 3);
     const std::vector<double> ours = prefill.state_values("conv");  // (batch, kernel - 1, channels)
     const int64_t channels = stored.shape[1], kept = stored.shape[2];
+    c.require(stored.numel() == int64_t(ours.size()),
+              variant + "final_state must have " + std::to_string(ours.size()) +
+                  " values, got shape " + to_string(stored.shape));
     std::vector<double> got;
     for (int64_t b = 0; b < stored.shape[0]; ++b) {
       for (int64_t ch = 0; ch < channels; ++ch) {
@@ -160,8 +176,9 @@ void check_causal_conv1d(OpCase& c) {
 void check_rope(OpCase& c) {
   const auto& variants = c.about().at("variants", "rope").as_object("rope: variants");
   for (const auto& member : variants) {
+    if (!c.has(member.key + ".y")) continue;
     c.begin(member.key + ".");
-    const Tensor x = c.constant("in.x");
+    const Tensor x = c.constant("in.x", Layout::same, 4);
     const auto number = [&](const char* key, double fallback) {
       const Json* value = member.value.find(key);
       return value ? value->as_double(std::string("rope: ") + key) : fallback;
@@ -175,57 +192,115 @@ void check_rope(OpCase& c) {
     options.high_freq_factor = number("high_freq_factor", options.high_freq_factor);
     options.original_max_position =
         int64_t(number("original_max_position_embeddings", double(options.original_max_position)));
-    c.compare(member.key + ".inv_freq", rope_inverse_frequencies(options));
+    if (c.has(member.key + ".inv_freq")) {
+      c.compare(member.key + ".inv_freq", rope_inverse_frequencies(options));
+    }
     const Tensor heads = c.in("x", Layout::same, merged_heads(x));
     c.output("y", rope(c.cx(), heads, c.integers("positions"), options));
     c.gradients();
   }
 }
 
-// Through the loss of the LM head with the identity as its weight, so that h is the logits.
-void check_cross_entropy(OpCase& c) {
-  c.begin("");
-  const Tensor logits = c.in("logits");
-  const int64_t batch = logits.shape[0], length = logits.shape[1], vocab = logits.shape[2];
-  const Tensor given = c.integers("in.labels");
-  const Tensor labels = c.cx().alloc({batch, length}, DType::i32);
+namespace {
+
+// The identity as an LM head's weight: its input is then the logits.
+Tensor identity(OpCase& c, int64_t n) {
+  const Tensor one = c.cx().alloc({n, n});
+  for (int64_t i = 0; i < n * n; ++i) {
+    const bool is_one = i % (n + 1) == 0;
+    if (one.dtype == DType::f64) {
+      one.ptr<double>()[i] = is_one;
+    } else {
+      one.ptr<float>()[i] = float(is_one);
+    }
+  }
+  return one;
+}
+
+// The label of every position is the one given for the next; returns how many count.
+int64_t shift_labels(OpCase& c, const Tensor& given, int64_t vocab, const Tensor& labels) {
+  const int64_t batch = labels.shape[0], length = labels.shape[1];
+  c.require(given.numel() == batch * length, "in.labels must have one label per position");
   int64_t count = 0;
   for (int64_t i = 0; i < batch * length; ++i) {
     const int32_t next = (i + 1) % length ? given.ptr<int32_t>()[i + 1] : kNoLabel;
+    c.require(next == kNoLabel || (next >= 0 && next < vocab),
+              "in.labels holds " + std::to_string(next) + ", expected -100 or 0 to " +
+                  std::to_string(vocab - 1));
     labels.ptr<int32_t>()[i] = next;
     count += next != kNoLabel;
   }
-  const Tensor identity = c.cx().alloc({vocab, vocab});
-  for (int64_t i = 0; i < vocab * vocab; ++i) {
-    const bool one = i % (vocab + 1) == 0;
-    if (identity.dtype == DType::f64) {
-      identity.ptr<double>()[i] = one;
-    } else {
-      identity.ptr<float>()[i] = float(one);
-    }
-  }
+  c.require(count > 0, "in.labels has no label that counts");
+  return count;
+}
+
+// The mean loss over `count` labels and the gradient of in.logits; through the loss of the LM head.
+struct MeanLoss {
+  double value = 0;
+  Tensor logits;
+};
+MeanLoss mean_loss(OpCase& c, const Tensor& labels, int64_t count, double z_loss) {
+  const Tensor logits = c.in("logits");
   const Tensor inverse = c.cx().alloc({1}, DType::f64);
   *inverse.ptr<double>() = 1 / double(count);
-  const LmHeadLoss loss = lm_head_loss(c.cx(), logits, identity, labels, inverse);
-  c.compare("loss", {*loss.loss.ptr<double>() / double(count)});
+  const LmHeadLoss out = lm_head_loss(c.cx(), logits, identity(c, logits.shape[2]), labels, inverse,
+                                      {.z_loss = z_loss});
+  return {*out.loss.ptr<double>() / double(count), logits};
+}
+
+// The mean of logsumexp^2 over all positions: what z_loss adds when every position has a label.
+void check_z_loss(OpCase& c, const Shape& positions) {
+  double values[2];
+  std::vector<double> grads[2];
+  for (const int z : {0, 1}) {
+    c.begin("z_loss.");
+    const Tensor labels = c.cx().alloc(positions, DType::i32);
+    std::fill_n(labels.ptr<int32_t>(), labels.numel(), 0);
+    const MeanLoss loss = mean_loss(c, labels, labels.numel(), z);
+    c.cx().replay(0);
+    values[z] = loss.value;
+    grads[z] = read_tensor(c.cx().grad(loss.logits));
+  }
+  c.compare("z_loss", {values[1] - values[0]});
+  for (size_t i = 0; i < grads[1].size(); ++i) grads[1][i] -= grads[0][i];
+  c.gradient("logits", grads[1]);
+}
+
+}  // namespace
+
+void check_cross_entropy(OpCase& c) {
+  c.begin("");
+  const Shape shape = c.constant("in.logits", Layout::same, 3).shape;  // (batch, len, vocab_size)
+  const Shape positions = {shape[0], shape[1]};
+  const Tensor labels = c.cx().alloc(positions, DType::i32);
+  const int64_t count = shift_labels(c, c.integers("in.labels"), shape[2], labels);
+  c.compare("loss", {mean_loss(c, labels, count, 0).value});
   c.gradients();
+  if (c.has("z_loss")) check_z_loss(c, positions);
 }
 
 void check_adamw(OpCase& c) {
   const Json& about = c.about();
   const auto& betas = about.at("betas", "adamw").as_array("adamw: betas");
-  const double decay = about.at("weight_decay", "adamw").at("w", "adamw").as_double("adamw");
+  c.require(betas.size() == 2, "betas must be two numbers in its description");
+  const Json& decays = about.at("weight_decay", "adamw: weight_decay");
   c.begin("");
   c.cx().set_recording(false);
   const DType dtype = c.cx().dtype();
   const auto assign = [&](const Tensor& to, const std::string& stored) {
     const Tensor from = c.constant(stored);
+    c.require(from.numel() == to.numel(), stored + " must have " + std::to_string(to.numel()) +
+                                              " values, got shape " + to_string(from.shape));
     std::copy_n(static_cast<const char*>(from.data), from.bytes(), static_cast<char*>(to.data));
   };
-  // The rule decays matrices and leaves vectors alone, as the stored run does.
   ParamStore params;
+  double decay = 0;
   for (const char* name : {"w", "b"}) {
-    params.declare(name, c.constant(std::string("in.") + name).shape);
+    const double own = decays.at(name, "adamw: weight_decay").as_double("adamw: weight_decay");
+    c.require(own == 0 || decay == 0 || own == decay, "w and b must decay alike, or not at all");
+    decay = std::max(decay, own);
+    params.declare(name, c.constant(std::string("in.") + name).shape,
+                   {.decay = own != 0 ? Decay::yes : Decay::no});
   }
   params.allocate(dtype, true, false);
   for (const NamedParam& p : params.all()) assign(p.slot->value, "in." + p.name);
@@ -246,8 +321,8 @@ void check_adamw(OpCase& c) {
   }
   if (!c.has("clip.norm")) return;
   ParamStore clipped;
-  for (const char* name : {"0", "1"}) {
-    clipped.declare(name, c.constant(std::string("clip.in.") + name).shape);
+  for (int i = 0; c.has("clip.in." + std::to_string(i)); ++i) {
+    clipped.declare(std::to_string(i), c.constant("clip.in." + std::to_string(i)).shape);
   }
   clipped.allocate(dtype, true, false);
   for (const NamedParam& p : clipped.all()) assign(p.slot->grad, "clip.in." + p.name);

@@ -1,6 +1,7 @@
 // Golden operators that live in plugins.
 #include <algorithm>
 
+#include "core/io/convert.h"
 #include "core/model/params.h"
 #include "core/ops/named_op.h"
 #include "experiments/evaluate/op_checks.h"
@@ -59,8 +60,8 @@ void fill(OpCase& c, const Tensor& to, const std::string& stored) {
 
 void check_rule(OpCase& c, const Rule& rule) {
   c.begin(std::string(rule.variant) + ".");
-  const Tensor stored_x = c.constant("in.x");
-  const Shape up = c.constant("in.up").shape;  // (n_experts, d_ff, d_model)
+  const Tensor stored_x = c.constant("in.x", Layout::same, 2);
+  const Shape up = c.constant("in.up", Layout::same, 3).shape;  // (n_experts, d_ff, d_model)
   Options options;
   options["n_experts"] = up[0];
   options["d_ff"] = up[1];
@@ -97,10 +98,39 @@ void check_rule(OpCase& c, const Rule& rule) {
   c.gradients();
   for (const auto& [ours, theirs] : names) {
     const NamedParam* p = params.find(ours);
-    if (p && c.has(std::string(rule.variant) + ".grad." + theirs)) {
-      c.gradient(theirs, read_tensor(p->slot->grad));
-    }
+    if (p && p->trainable()) c.gradient(theirs, read_tensor(p->slot->grad));
   }
+}
+
+// The load-balancing loss on logits: with the identity for a router, the input is the logits.
+void check_balance(OpCase& c) {
+  c.begin("aux_loss.");
+  const Shape shape = c.constant("router_logits", Layout::same, 2).shape;  // (tokens, n_experts)
+  const int64_t tokens = shape[0], n_experts = shape[1];
+  const int64_t top_k = c.about().at("top_k", "moe").as_int("moe: top_k");
+  const Options options = {{"n_experts", n_experts}, {"d_ff", int64_t{1}},
+                           {"top_k", top_k},         {"router", std::string("softmax")},
+                           {"aux_loss", 1.0},        {"correction_bias", false}};
+  const auto layer = c.factory().create("E", LayerConfig(n_experts, 1, options, "golden moe"));
+  ParamStore params;
+  params.adopt("", "E", *layer);
+  params.allocate(c.cx().dtype(), true, false);
+  const Tensor router = params.at("router").slot->value;
+  for (int64_t i = 0; i < n_experts; ++i) {
+    const double one = 1;
+    convert_numbers(
+        &one, DType::f64,
+        static_cast<char*>(router.data) + i * (n_experts + 1) * int64_t(size_of(router.dtype)),
+        router.dtype, 1);
+  }
+  const Tensor x =
+      c.cx().track(c.cx().reshape(c.constant("router_logits"), {1, tokens, n_experts}));
+  OpPass pass(1);
+  layer->forward(c.cx(), x, pass);
+  c.require(c.cx().aux_losses().size() == 1, "the layer gave no load-balancing loss");
+  c.compare("aux_loss", read_tensor(c.cx().aux_losses()[0].value));
+  c.cx().replay(0);
+  c.gradient("router_logits", read_tensor(c.cx().grad(x)));
 }
 
 }  // namespace
@@ -109,6 +139,7 @@ void check_moe(OpCase& c) {
   for (const Rule& rule : kRules) {
     if (c.has(std::string(rule.variant) + ".y")) check_rule(c, rule);
   }
+  if (c.has("aux_loss")) check_balance(c);
 }
 
 }  // namespace strata::golden

@@ -99,6 +99,15 @@ std::string interval_svg(const VariantResult& variant, const Range& range) {
   return out + "</svg>";
 }
 
+// The ends of the axis that the intervals below it are drawn on.
+std::string scale_html(const Range& range) {
+  const auto end = [](double value) {
+    return fixed_text(value, value == std::round(value) ? 0 : 2);
+  };
+  return "<span class=\"scale\"><span>" + end(range.low) + "</span><span>" + end(range.high) +
+         "</span></span>";
+}
+
 std::string td(const std::string& html, const char* css = "") {
   return "<td" + (*css ? " class=\"" + std::string(css) + "\"" : "") + ">" + html + "</td>";
 }
@@ -145,7 +154,8 @@ std::string result_table(const StudyResult& study) {
   std::string out =
       "<div class=\"wide\"><table><thead><tr><th>pattern</th><th class=\"n\">"
       "parameters</th><th class=\"n\">" +
-      escape_html(metric_label(study)) + "</th><th></th><th class=\"n\">seeds</th>";
+      escape_html(metric_label(study)) + "</th><th>" + scale_html(metric_range(study)) +
+      "</th><th class=\"n\">seeds</th>";
   if (expectations) out += "<th>expected</th>";
   out +=
       "<th>verdict</th><th class=\"n\">steps</th><th class=\"n\">time</th></tr></thead><tbody>\n";

@@ -67,6 +67,8 @@ svg text { fill: var(--soft); font: 12px system-ui, -apple-system, "Segoe UI", R
 .band { fill: currentColor; opacity: .15; } .dot { fill: currentColor; }
 .track { stroke: var(--track); stroke-width: 8; stroke-linecap: round; }
 .whisker { stroke: var(--ink); stroke-width: 1.5; } .mean { fill: var(--ink); }
+.scale { display: flex; justify-content: space-between; width: 160px; padding: 0 4px;
+  box-sizing: border-box; font-weight: 400; }
 .seed { fill: none; stroke: var(--soft); }
 .s0 { color: var(--s0); } .s1 { color: var(--s1); } .s2 { color: var(--s2); }
 .s3 { color: var(--s3); } .s4 { color: var(--s4); } .s5 { color: var(--s5); }

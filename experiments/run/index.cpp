@@ -87,23 +87,13 @@ class Insert {
 
 using Pairs = std::vector<std::pair<std::string, std::string>>;
 
-void leaves(const TomlTable& table, const std::string& prefix, Pairs& out) {
-  for (const auto& [key, value] : table) {
-    const std::string name = prefix + toml_key(key);
-    if (const TomlTable* inner = value.get<TomlTable>())
-      leaves(*inner, name + ".", out);
-    else
-      out.emplace_back(name, to_toml(value));
-  }
-}
-
 // Every key of a run's config.toml; nothing where there is none.
 Pairs config_of(const std::string& folder) {
   Pairs out;
   std::error_code error;
   const std::string path = folder + "/config.toml";
   if (fs::is_regular_file(path, error)) try {
-      leaves(parse_toml(read_file(path), path), "", out);
+      out = toml_leaves(parse_toml(read_file(path), path));
     } catch (const Error&) {
       out.clear();
     }

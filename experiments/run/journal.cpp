@@ -4,39 +4,26 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <sstream>
 
 #include "core/io/file.h"
 #include "core/io/json.h"
+#include "core/io/posix.h"
 
 namespace strata {
-
-[[noreturn]] static void fail(const std::string& path, const char* what) {
-  const int error = errno;
-  const bool full = error == ENOSPC || error == EDQUOT;
-  throw Error(path + " " + what + ": " + std::strerror(error) +
-                  (full ? "; free some space and go on with --resume auto" : ""),
-              full ? ErrorKind::resource : ErrorKind::input);
-}
 
 Journal::Journal(std::string path)
     : path_(std::move(path)),
       fd_(::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644)) {
-  if (fd_ < 0) fail(path_, "cannot be opened");
+  if (fd_ < 0) fail_path(path_, "cannot be written", errno);
 }
 
 Journal::~Journal() { ::close(fd_); }
 
 void Journal::line(std::string_view text) {
   const std::string whole = std::string(text) + "\n";
-  for (size_t done = 0; done < whole.size();) {
-    const ssize_t n = ::write(fd_, whole.data() + done, whole.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail(path_, "cannot be written");
-    done += size_t(n);
-  }
+  write_all(fd_, whole.data(), whole.size(), path_);
 }
 
 void cut_metrics(const std::string& path, long step) {

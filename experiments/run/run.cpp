@@ -7,16 +7,20 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <ostream>
+#include <set>
 
 #include "core/io/file.h"
 #include "core/io/json.h"
+#include "core/io/toml.h"
 #include "core/model/config_schema.h"
 #include "core/train/checkpoint.h"
 #include "experiments/report/table.h"
 #include "experiments/run/journal.h"
 #include "experiments/run/record.h"
 #include "experiments/run/task_source.h"
+#include "experiments/tasks/options.h"
 
 namespace strata {
 namespace {
@@ -25,7 +29,7 @@ namespace fs = std::filesystem;
 
 Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
-// Throws Error naming the first key in which two configs of one run differ. The length of the run
+// Throws Error naming every key in which two configs of one run differ. The length of the run
 // and what it writes may change; a stated thread count may not, since it decides the last bits.
 void require_same_run(const Config& then, const Config& now, const std::string& folder) {
   if (now.train.threads != 0 && now.train.threads != then.train.threads) {
@@ -37,17 +41,28 @@ void require_same_run(const Config& then, const Config& now, const std::string& 
   adjusted.train.threads = then.train.threads;
   adjusted.train.steps = then.train.steps;
   if (config_hash(adjusted) == config_hash(then)) return;
-  for (const ConfigKey& key : config_keys()) {
-    const std::string a = to_toml(key.get(then)), b = to_toml(key.get(adjusted));
-    if (key.identity && key.section != "ablate" && a != b) {
-      throw Error(folder + ": " + key.full_name() + " is " + b +
-                  ", but the run that lies here has " + a +
-                  "; change it back or choose another --out");
-    }
+  const auto leaves = [](const Config& config) {
+    const auto all = toml_leaves(parse_toml(to_toml(config), "config"));
+    return std::map<std::string, std::string>(all.begin(), all.end());
+  };
+  const auto old_keys = leaves(then), new_keys = leaves(adjusted);
+  const auto text = [](const std::map<std::string, std::string>& keys, const std::string& key) {
+    const auto found = keys.find(key);
+    return found == keys.end() ? "its default" : found->second;
+  };
+  std::set<std::string> names;
+  for (const auto* keys : {&old_keys, &new_keys})
+    for (const auto& [name, value] : *keys) names.insert(name);
+  for (const ConfigKey& key : config_keys())
+    if (!key.identity || key.section == "ablate") names.erase(key.full_name());
+  std::string changed;
+  for (const std::string& name : names) {
+    const std::string was = text(old_keys, name), is = text(new_keys, name);
+    if (was != is)
+      changed += (changed.empty() ? "" : ", ") + name + " = " + is + " (was " + was + ")";
   }
-  throw Error(folder +
-              ": the options of the task or of a layer differ from those of the run that "
-              "lies here; change them back or choose another --out");
+  throw Error(folder + ": the run that lies here has another config: " + changed +
+              "; change it back or choose another --out");
 }
 
 class Run {
@@ -76,6 +91,8 @@ class Run {
                   " is smaller than the " + std::to_string(source_->vocab_size()) +
                   " tokens of the task; leave it out or raise it");
     }
+    reset_peak_resident_memory();
+    resident_before_ = resident_memory();
     model_ = std::make_unique<Model>(std::move(assembled), factory);
     trainer_ = std::make_unique<Trainer>(*model_, *source_, config_.train);
     fill_summary();
@@ -88,33 +105,38 @@ class Run {
       return *before;
     }
     make_folders(folder_);
-    fs::remove(folder_ + "/result.json");
+    log_ = std::make_unique<Journal>(folder_ + "/log.txt");
     restore();
+    fs::remove(folder_ + "/result.json");
     write_file(folder_ + "/config.toml", to_toml(config_));
     if (!fs::exists(folder_ + "/record.json")) {
       const Json record = make_record(config_, settings_.plugins, settings_.command_line);
       write_file(folder_ + "/record.json", record.dump(2) + "\n");
     }
     metrics_ = std::make_unique<Journal>(folder_ + "/metrics.jsonl");
-    log_ = std::make_unique<Journal>(folder_ + "/log.txt");
     if (settings_.messages) {
       progress_ = std::make_unique<Progress>(*settings_.messages, settings_.style, "train",
                                              config_.train.steps, trainer_->steps_done());
     }
     log_->line(config_.model.pattern + ", " + std::to_string(summary_.parameters) +
-               " parameters, memory " + format_bytes(trainer_->plan().total()));
+               " parameters; memory by arena, in bytes:\n" + trainer_->plan().table());
     started_ = std::chrono::steady_clock::now();
     try {
       loop();
     } catch (const Diverged& e) {
       summary_.outcome = "diverged";
       summary_.message = e.what();
-      say(summary_.message);
+      log_step(e.last);
+      log_->line(summary_.message);
     }
     if (progress_) progress_->clear();
     summary_.steps = trainer_->steps_done();
     summary_.seconds = seconds();
     summary_.peak_bytes = int64_t(peak_resident_memory());
+    summary_.planned_bytes = int64_t(trainer_->plan().total());
+    summary_.used_bytes = summary_.peak_bytes - int64_t(resident_before_);
+    log_->line("memory planned " + format_bytes(size_t(summary_.planned_bytes)) + ", used " +
+               format_bytes(size_t(std::max<int64_t>(0, summary_.used_bytes))));
     write_summary(folder_, summary_);
     return summary_;
   }
@@ -135,11 +157,22 @@ class Run {
   void restore() {
     std::vector<std::string> damaged;
     const std::string path = latest_checkpoint(checkpoints(), &damaged);
+    if (path.empty() && !damaged.empty()) {
+      throw Error(damaged.front() + "; no checkpoint in " + checkpoints() +
+                  " is good: remove that folder to begin anew, or choose another --out");
+    }
     for (const std::string& what : damaged) {
-      if (settings_.messages) *settings_.messages << "passed over: " << what << "\n";
+      const std::string text = "passed over: " + what + "; going on from " + path;
+      log_->line(text);
+      if (settings_.messages) *settings_.messages << text << "\n";
     }
     if (!path.empty()) {
       const Json extra = parse_json(load_checkpoint(path, *trainer_), path);
+      if (trainer_->steps_done() > config_.train.steps) {
+        throw Error(folder_ + ": the run that lies here has made " +
+                    std::to_string(trainer_->steps_done()) + " steps, and train.steps is now " +
+                    std::to_string(config_.train.steps) + "; raise it or choose another --out");
+      }
       seconds_before_ = extra.at("seconds", path).as_double(path);
       if (const Json* metric = extra.find("metric"); metric && metric->is_number()) {
         summary_.metric = metric->as_double(path);
@@ -244,6 +277,7 @@ class Run {
   RunSummary summary_;
   std::chrono::steady_clock::time_point started_;
   double seconds_before_ = 0;
+  size_t resident_before_ = 0;
   int64_t tokens_ = 0;
 };
 

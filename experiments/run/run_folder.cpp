@@ -47,6 +47,8 @@ void write_summary(const std::string& folder, const RunSummary& s) {
       .set("seconds", s.seconds)
       .set("parameters", s.parameters)
       .set("peak_bytes", s.peak_bytes)
+      .set("planned_bytes", s.planned_bytes)
+      .set("used_bytes", s.used_bytes)
       .set("config_hash", s.config_hash);
   write_file(folder + kResult, json.dump(2) + "\n");
 }
@@ -73,6 +75,8 @@ std::optional<RunSummary> read_summary(const std::string& folder) {
     s.parameters = json.at("parameters", where).as_int(where);
     s.peak_bytes = json.at("peak_bytes", where).as_int(where);
     s.config_hash = json.at("config_hash", where).as_string(where);
+    if (const Json* planned = json.find("planned_bytes")) s.planned_bytes = planned->as_int(where);
+    if (const Json* used = json.find("used_bytes")) s.used_bytes = used->as_int(where);
     return s;
   } catch (const Error&) {
     return {};

@@ -30,7 +30,9 @@ struct RunSummary {
   int64_t steps = 0;   // optimizer steps made, over all sittings
   double seconds = 0;  // of training, over all sittings
   int64_t parameters = 0;
-  int64_t peak_bytes = 0;  // largest resident size; 0: not known
+  int64_t peak_bytes = 0;     // largest resident size; 0: not known
+  int64_t planned_bytes = 0;  // of the memory plan
+  int64_t used_bytes = 0;     // largest resident size less that just before assembly
   std::string config_hash;
 };
 

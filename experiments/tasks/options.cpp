@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <sstream>
 
 #include "core/contract/error.h"
@@ -21,6 +22,7 @@ namespace {
 }
 
 std::string number_text(double value) {
+  if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(int64_t(value));
   std::ostringstream out;
   out << value;
   return out.str();

@@ -68,8 +68,7 @@ TEST_CASE("attention: gradients of the input and of every parameter") {
   }
 }
 
-TEST_CASE(
-    "attention: a prompt, then single tokens, equal the full forward, with states as declared") {
+TEST_CASE("attention: a prompt, then single tokens, equal the full forward, state as declared") {
   for (const std::string symbol : {"*", "w"}) {
     const auto layer = make(
         with(kGrouped, {{"rope", true}, {"qk_norm", true}, {"window", int64_t{9}}}), 8, symbol);

@@ -71,8 +71,7 @@ TEST_CASE("mamba2: gradients of the input and of every parameter, with documents
   }
 }
 
-TEST_CASE(
-    "mamba2: a prompt, then single tokens, equal the full forward, and documents stand alone") {
+TEST_CASE("mamba2: a prompt, then single tokens, equal the full forward, documents stand alone") {
   const auto layer = make(with(kSmall, {{"dt_limit_min", 0.2}}));
   Bench b(DType::f64);
   bind(*layer, b);

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 
+#include "core/ops/arithmetic.h"
 #include "layers/mamba2/ssd_layout.h"
 
 namespace strata::mamba2 {
@@ -55,6 +56,7 @@ int64_t ssd_workspace_bytes(const SsdScanArgs& args, bool backward) {
 
 Tensor ssd_scan(Context& cx, SsdScanArgs args) {
   check(cx, args);
+  args.c = distinct(cx, args.c, {args.b});
   args.threads = omp_get_max_threads();
   args.y = cx.track(cx.alloc(args.x.shape, args.x.dtype));
   {

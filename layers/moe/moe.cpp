@@ -42,6 +42,8 @@ class Moe final : public Layer {
         c.get("latent_size", 0, "width that the routed experts work in, 0: d_model");
     const bool latent_bias = c.get("latent_bias", false, "biases on the way into and out of it");
     aux_loss_ = c.get("aux_loss", 0.01, "weight of the load-balancing loss");
+    bias_update_ =
+        c.get("bias_update", 0.0, "moves correction_bias after each step towards even loads by it");
     if (n_experts_ > 1024 || route_.top_k > n_experts_ || shared < 0)
       throw Error(c.place() + ": top_k must be 1 to n_experts, n_experts at most 1024 and " +
                   "shared_d_ff not negative, got top_k " + std::to_string(route_.top_k) +
@@ -57,6 +59,10 @@ class Moe final : public Layer {
               "a buffer added to the scores for the choice only"))
       bias_ = buffer("correction_bias", {n_experts_},
                      {.init = Init::zeros(), .keep = Keep::accum, .role = "experts"});
+    if (bias_update_ < 0 || (bias_update_ > 0 && !bias_))
+      throw Error(c.place() +
+                  ": bias_update must not be negative, and needs correction_bias, got " +
+                  std::to_string(bias_update_));
     const ParamOptions zeros{.init = Init::zeros(), .decay = Decay::no};
     const int64_t from = latent ? latent : d_in, to = latent ? latent : d;
     if (latent) {
@@ -84,6 +90,7 @@ class Moe final : public Layer {
     if (aux_loss_ != 0) cx.add_loss("balance", balance_loss(cx, logits, routes.index), aux_loss_);
     tap(cx, "expert_index", routes.index);
     const Sorted sorted = sort_by_expert(cx, routes.index, n_experts_);
+    if (bias_update_ > 0) cx.add_count("offsets", sorted.offsets);
 
     // (tokens, d_in) or (tokens, latent_size)
     const Tensor inner = latent_in_ ? linear(cx, flat, latent_in_, latent_in_bias_) : flat;
@@ -98,6 +105,13 @@ class Moe final : public Layer {
     Shape shape = x.shape;
     shape[-1] = y.cols();
     return cx.reshape(y, shape);
+  }
+
+  // b_e += bias_update * sign(mean load - load of e), over the tokens of the whole step
+  // (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
+  void after_step(Context& cx, const StepCounts& step) override {
+    const auto offsets = step.counts.find("offsets");
+    if (offsets != step.counts.end()) even_out(cx, bias_, offsets->second, bias_update_);
   }
 
   // The choice of experts is a comparison of scores: the router stays as it is.
@@ -127,7 +141,7 @@ class Moe final : public Layer {
   int64_t n_experts_;
   RouteOptions route_;
   Activation activation_;
-  double aux_loss_;
+  double aux_loss_, bias_update_;
   Param latent_in_, latent_in_bias_, latent_out_, latent_out_bias_;
   Param router_, bias_, gate_, up_, down_;
   Param shared_gate_, shared_up_, shared_up_bias_, shared_down_, shared_down_bias_;

@@ -169,7 +169,37 @@ TEST_CASE("moe: the correction bias moves the choice, never the weights") {
   for (int64_t t = 0; t < 6; ++t) CHECK(get(probe.kept, t) == 6);
 }
 
+TEST_CASE("moe: after a step the correction bias moves towards even loads, and nothing else does") {
+  for (DType type : {DType::f64, DType::f32}) {
+    Options options = options_of("sigmoid", false);
+    options["bias_update"] = 0.25;
+    const auto layer = make(options, 4);
+    Bench b(type);
+    for (ParamSlot& p : layer->params()) p.value = b.random(p.shape, 5, p.is_buffer ? 0 : 1);
+    TestPass pass(1);
+    layer->forward(b.cx, b.random({2, 6, 4}, 8), pass);
+    REQUIRE(b.cx.counts().size() == 1);
+    const Tensor offsets = b.cx.counts()[0].values;
+    CHECK(get(offsets, 8) == 36);  // 12 tokens, 3 experts each
+    StepCounts step;
+    std::vector<double> sums;
+    for (int64_t e = 0; e <= 8; ++e) sums.push_back(2 * get(offsets, e));  // two microbatches
+    step.counts["offsets"] = sums;
+    layer->after_step(b.cx, step);
+    for (const ParamSlot& p : layer->params()) {
+      if (p.name != "correction_bias") continue;
+      for (int64_t e = 0; e < 8; ++e) {
+        const double load = get(offsets, e + 1) - get(offsets, e);
+        CHECK(get(p.value, e) == 0.25 * double((load < 4.5) - (load > 4.5)));
+      }
+    }
+    layer->after_step(b.cx, {});  // a step that counted nothing
+  }
+}
+
 TEST_CASE("moe: wrong options are refused") {
+  CHECK_THROWS_WITH_AS(make({{"bias_update", 0.1}, {"correction_bias", false}}, 4),
+                       doctest::Contains("needs correction_bias"), Error);
   CHECK_THROWS_WITH_AS(make({{"top_k", int64_t{9}}}, 4), doctest::Contains("top_k 9, n_experts 8"),
                        Error);
   CHECK_THROWS_WITH_AS(make({{"n_groups", int64_t{3}}}, 4),

@@ -11,6 +11,7 @@ static const Op<CombineArgs> combine_op("moe_combine");
 static const Op<CombineBackwardArgs> combine_backward_op("moe_combine_backward");
 static const Op<BalanceArgs> balance_op("moe_balance");
 static const Op<BalanceBackwardArgs> balance_backward_op("moe_balance_backward");
+static const Op<EvenOutArgs> even_out_op("moe_even_out");
 
 Routes route(Context& cx, Tensor logits, Tensor bias, const RouteOptions& o) {
   const int64_t tokens = logits.rows();
@@ -63,6 +64,10 @@ Tensor balance_loss(Context& cx, Tensor logits, Tensor index) {
     if (dlogits.wanted) balance_backward_op(cx, logits.dtype, {logits, chosen, dloss, dlogits});
   });
   return loss;
+}
+
+void even_out(Context& cx, Tensor bias, const std::vector<double>& offsets, double rate) {
+  even_out_op(cx, bias.dtype, {bias, offsets.data(), rate});
 }
 
 }  // namespace strata::moe

@@ -2,6 +2,8 @@
 // tokens by expert, weighted sum of what the experts return, load-balancing loss.
 #pragma once
 
+#include <vector>
+
 #include "core/contract/context.h"
 
 namespace strata::moe {
@@ -65,6 +67,12 @@ struct BalanceBackwardArgs {
   GradTarget dlogits;
 };
 
+struct EvenOutArgs {
+  Tensor bias;            // (n_experts,)
+  const double* offsets;  // (n_experts + 1,) on the host: differences are loads
+  double rate;
+};
+
 struct Routes {
   Tensor weights, index;
 };
@@ -84,5 +92,8 @@ Tensor combine(Context& cx, Tensor x, Tensor weights, Tensor row);
 // n_experts * sum_e chosen_e * mean probability_e (Switch Transformers, arXiv 2101.03961), with the
 // probabilities softmax(logits) -> (1,).
 Tensor balance_loss(Context& cx, Tensor logits, Tensor index);
+
+// bias_e += rate * sign(mean load - load_e); the load of e is offsets[e + 1] - offsets[e].
+void even_out(Context& cx, Tensor bias, const std::vector<double>& offsets, double rate);
 
 }  // namespace strata::moe

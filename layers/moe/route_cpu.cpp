@@ -235,6 +235,16 @@ void balance_backward_cpu(const BalanceBackwardArgs& a, Stream) {
   });
 }
 
+template <class T>
+void even_out_cpu(const EvenOutArgs& a, Stream) {
+  const int64_t n = a.bias.numel();
+  const double mean = a.offsets[n] / double(n);
+  for (int64_t e = 0; e < n; ++e) {
+    const double load = a.offsets[e + 1] - a.offsets[e];
+    a.bias.ptr<T>()[e] += T(a.rate * double((load < mean) - (load > mean)));
+  }
+}
+
 }  // namespace
 
 STRATA_CPU_KERNEL("moe_route", RouteArgs, route_cpu)
@@ -244,5 +254,6 @@ STRATA_CPU_KERNEL("moe_combine", CombineArgs, combine_cpu)
 STRATA_CPU_KERNEL("moe_combine_backward", CombineBackwardArgs, combine_backward_cpu)
 STRATA_CPU_KERNEL("moe_balance", BalanceArgs, balance_cpu)
 STRATA_CPU_KERNEL("moe_balance_backward", BalanceBackwardArgs, balance_backward_cpu)
+STRATA_CPU_KERNEL("moe_even_out", EvenOutArgs, even_out_cpu)
 
 }  // namespace strata::moe

@@ -21,7 +21,7 @@ constexpr uintmax_t kMaxFile = uintmax_t{1} << 30;
 std::string read_whole(const std::string& path) {
   std::error_code failed;
   const fs::file_status status = fs::status(path, failed);
-  if (!fs::exists(status)) throw Error(path + ": no such file; name a plugin's .so");
+  if (!fs::exists(status)) throw Error(path + ": no such file or folder; name a plugin's .so");
   if (!fs::is_regular_file(status)) throw Error(path + ": not a file; name a plugin's .so");
   const uintmax_t size = fs::file_size(path, failed);
   if (failed || size > kMaxFile) throw Error(path + ": too large for a plugin, the limit is 1 GiB");
@@ -162,12 +162,12 @@ PluginFile inspect_plugin(const std::string& given) {
   return file;
 }
 
-bool looks_like_plugin(const std::string& path) {
+bool is_foreign_library(const std::string& path) {
   try {
     const std::string bytes = read_whole(path);
     const ElfFile elf(bytes, path);
-    return std::any_of(elf.symbols().begin(), elf.symbols().end(),
-                       [](const ElfSymbol& s) { return is_entry(s.name); });
+    return std::none_of(elf.symbols().begin(), elf.symbols().end(),
+                        [](const ElfSymbol& s) { return is_entry(s.name); });
   } catch (const Error&) {
     return false;
   }

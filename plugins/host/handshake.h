@@ -32,9 +32,9 @@ struct PluginFile {
 // ABI, compiler or standard library, or has a _cuda.so of another build beside it.
 PluginFile inspect_plugin(const std::string& path);
 
-// True when the file exports something that begins like a plugin's entry; false for every other
-// file, readable or not. Used to pass over foreign libraries in a folder.
-bool looks_like_plugin(const std::string& path);
+// True for a sound library that exports nothing that begins like a plugin's entry: one that may
+// lie in a folder of plugins without being meant as one.
+bool is_foreign_library(const std::string& path);
 
 // "w{window=4096} l{window=1024,sinks=4}" -> symbols with options. Throws Error naming `path`.
 std::vector<PluginAlias> parse_aliases(const std::string& text, const std::string& path);

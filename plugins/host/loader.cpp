@@ -29,9 +29,20 @@ Loaded& loaded() {
   return *l;
 }
 
-// A file without a checksum may be damaged where only the system's loader stumbles, and that
-// crashes. So a child process tries it first.
-void try_in_child(const std::string& path) {
+constexpr int64_t kTrialWidth = 64;
+
+// What a file without a checksum is tried with: a layer is made, which may refuse the width.
+void make_one(const boost::dll::shared_library& library, const std::string& entry) {
+  try {
+    const LayerConfig config(kTrialWidth, 1, {}, "trial");
+    if (library.has(entry)) library.get<const PluginInfo>(entry).create(config);
+  } catch (...) {
+  }
+}
+
+// A file without a checksum may be damaged where only the system's loader or the layer's own code
+// stumbles, and that crashes. So a child process tries it first.
+void try_in_child(const std::string& path, const std::string& entry) {
   const pid_t child = fork();
   if (child < 0) return;
   if (child == 0) {
@@ -40,7 +51,8 @@ void try_in_child(const std::string& path) {
     close(STDERR_FILENO);
     alarm(kTrialSeconds);
     std::error_code failed;
-    boost::dll::shared_library library(path, kMode, failed);
+    const boost::dll::shared_library library(path, kMode, failed);
+    if (!failed) make_one(library, entry);
     _exit(0);
   }
   int status = 0;
@@ -48,9 +60,8 @@ void try_in_child(const std::string& path) {
   }
   // The system's loader ends the process with a message when it finds itself inconsistent.
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw Error(path + ": cut or damaged: the system's loader " +
-                (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "does not come back from it"
-                                                                    : "crashes on it") +
+    throw Error(path + ": cut or damaged: loading it " +
+                (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM ? "does not end" : "crashes") +
                 "; build or copy it again");
 }
 
@@ -61,7 +72,7 @@ const PluginInfo& load_plugin(const PluginFile& file) {
   std::scoped_lock lock(l.mutex);
   auto it = l.libraries.find(file.path);
   if (it == l.libraries.end()) {
-    if (!file.sealed) try_in_child(file.path);
+    if (!file.sealed) try_in_child(file.path, file.entry);
     std::error_code failed;
     take_registration_clash();
     boost::dll::shared_library library(file.path, kMode, failed);

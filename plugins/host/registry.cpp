@@ -27,7 +27,7 @@ Registry::Registry(const std::vector<std::string>& paths, const std::string& fol
   }
 }
 
-void Registry::add_folder(const std::string& folder, bool may_be_missing) {
+void Registry::add_folder(const std::string& folder, bool built_in) {
   std::vector<std::string> files;
   std::error_code failed;
   for (fs::directory_iterator it(folder, failed), end; !failed && it != end; it.increment(failed)) {
@@ -35,31 +35,48 @@ void Registry::add_folder(const std::string& folder, bool may_be_missing) {
     if (it->path().extension() == ".so" && !name.ends_with("_cuda.so"))
       files.push_back(it->path().string());
   }
-  if (failed && !may_be_missing)
+  if (failed && !built_in)
     throw Error(folder + ": cannot be searched for plugins: " + failed.message());
   std::sort(files.begin(), files.end());
+  bool found = false;
   for (const std::string& path : files) {
     PluginFile file;
     try {
       file = inspect_plugin(path);
     } catch (const Error& e) {
-      if (looks_like_plugin(path)) refused_[path] = e.what();
+      if (is_foreign_library(path)) continue;
+      refused_[path] = e.what();
+      found = true;
+      // Whoever names a folder means its files: another build's plugin does not stand in for one.
+      if (const std::string name = fs::path(path).stem(); !built_in && built_in_.contains(name))
+        remove(name);
       continue;
     }
-    add(std::move(file));
+    found = true;
+    add(std::move(file), built_in);
   }
+  if (!found && !built_in) no_plugins_.push_back(folder);
 }
 
 std::string Registry::add_file(const std::string& path) {
   PluginFile file = inspect_plugin(path);
   const std::string name = file.name;
-  add(std::move(file));
+  add(std::move(file), false);
   return name;
 }
 
-void Registry::add(PluginFile file) {
+void Registry::remove(const std::string& name) {
+  const size_t gone = bindings_.find(name)->second.plugin;
+  std::erase_if(bindings_, [&](const auto& item) { return item.second.plugin == gone; });
+  for (auto& [key, binding] : bindings_) binding.plugin -= binding.plugin > gone;
+  plugins_.erase(plugins_.begin() + ptrdiff_t(gone));
+  built_in_.erase(name);
+}
+
+void Registry::add(PluginFile file, bool built_in) {
   for (const PluginFile& known : plugins_)
     if (known.path == file.path || (known.name == file.name && known.hash == file.hash)) return;
+  if (!built_in && built_in_.contains(file.name)) remove(file.name);
   std::vector<std::pair<std::string, Options>> keys = {{file.name, {}}};
   if (file.name.size() != 1 || file.name[0] != file.symbol)
     keys.push_back({std::string(1, file.symbol), {}});
@@ -73,6 +90,7 @@ void Registry::add(PluginFile file) {
                   "; rename one in its STRATA_LAYER line, or leave one out of --plugin-path");
   }
   for (auto& [key, preset] : keys) bindings_[key] = {plugins_.size(), preset};
+  if (built_in) built_in_.insert(file.name);
   plugins_.push_back(std::move(file));
 }
 
@@ -95,7 +113,9 @@ const Registry::Binding& Registry::bind(const std::string& symbol) const {
   text += known.empty() ? "; no plugins were found" : "; known are " + known;
   for (const auto& [path, why] : refused_)
     if (!is_name || fs::path(path).stem() == symbol) text += "; refused was " + why;
-  if (refused_.empty()) text += "; a plugin elsewhere is found with --plugin-path FOLDER";
+  for (const std::string& folder : no_plugins_) text += "; " + folder + " holds no plugin";
+  if (refused_.empty() && no_plugins_.empty())
+    text += "; a plugin elsewhere is found with --plugin-path FOLDER";
   throw Error(text);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,10 @@ std::string default_plugin_folder();
 class Registry final : public LayerFactory {
  public:
   // `paths`: folders, of which every *.so that is a plugin is taken, and single files. `folder` is
-  // searched first; it may be missing. Throws Error for a path that does not exist, for a single
-  // file that fails the handshake, and when two files claim one symbol or name (naming both). A
-  // file of a folder that fails the handshake is kept in refused().
+  // searched first; it may be missing, and a plugin of `paths` replaces its plugin of that name.
+  // Throws Error for a path that does not exist, for a single file that fails the handshake, and
+  // when two files claim one symbol or name (naming both). A file of a folder that fails the
+  // handshake is kept in refused().
   explicit Registry(const std::vector<std::string>& paths = {},
                     const std::string& folder = default_plugin_folder());
 
@@ -33,7 +35,8 @@ class Registry final : public LayerFactory {
   // refused file of that name.
   const PluginFile& find(const std::string& symbol) const;
 
-  // Takes one more file and returns its name: a FILE.so on the command line.
+  // Takes one more file and returns its name: a FILE.so on the command line. It replaces the
+  // default folder's plugin of that name.
   std::string add_file(const std::string& path);
 
   const std::vector<PluginFile>& plugins() const { return plugins_; }  // in the order found
@@ -45,13 +48,16 @@ class Registry final : public LayerFactory {
     size_t plugin;
     Options preset;
   };
-  void add_folder(const std::string& folder, bool may_be_missing);
-  void add(PluginFile file);
+  void add_folder(const std::string& folder, bool built_in);
+  void add(PluginFile file, bool built_in);
+  void remove(const std::string& name);
   const Binding& bind(const std::string& symbol) const;
 
   std::vector<PluginFile> plugins_;
   std::map<std::string, Binding, std::less<>> bindings_;  // by symbol, alias and name
   std::map<std::string, std::string> refused_;
+  std::set<std::string> built_in_;       // names of the default folder's plugins
+  std::vector<std::string> no_plugins_;  // folders of `paths` without one
 };
 
 // `strata layers`: one line per plugin with name, symbols, devices, own and default hooks, file;

@@ -29,8 +29,19 @@ size_t not_finite(const Values& v) {
 
 }  // namespace
 
-// The planning pass knows the exact peaks of every arena.
+// Every operation has its kernels in float32 and, for check mode, in float64; and the planning pass
+// knows the exact peaks of every arena.
 Rows check_planning(const LayerChoice& c) {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    Bed bed(c, dtype);
+    const Batch in = bed.random_batch(1, 3);
+    at_work("planning, where no value may be read, with " + shape_text(in));
+    try {
+      bed.peaks(in, true);
+    } catch (const MissingKernel& e) {
+      return {failed(kKernels, e.what())};
+    }
+  }
   Bed bed(c, DType::f64);
   double worst = 0;
   std::string note;
@@ -43,7 +54,7 @@ Rows check_planning(const LayerChoice& c) {
     if (off > worst) note = shape_text(in) + ": bytes taken are not those planned";
     worst = std::max(worst, off);
   }
-  return {measured("planning", worst, 0, note)};
+  return {measured(kKernels, 0, 0, "float64 and float32"), measured("planning", worst, 0, note)};
 }
 
 // Memory and tape depend on shapes and options only.

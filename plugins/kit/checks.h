@@ -14,7 +14,10 @@ CheckRow measured(std::string check, double error, double tolerance, std::string
 CheckRow failed(std::string check, std::string note);
 CheckRow skipped(std::string check, std::string note);
 
-Rows check_planning(const LayerChoice& c);     // planning
+// The row without which no other check can run.
+constexpr const char* kKernels = "kernels";
+
+Rows check_planning(const LayerChoice& c);     // kernels, planning
 Rows check_values(const LayerChoice& c);       // values
 Rows check_shapes(const LayerChoice& c);       // shapes
 Rows check_bad_shapes(const LayerChoice& c);   // bad shapes

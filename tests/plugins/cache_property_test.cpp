@@ -171,6 +171,69 @@ TEST_CASE("cache: a thousand random lives of sequences equal plain forwards") {
   }
 }
 
+TEST_CASE("cache: copies made for a fork need exactly the pages that are free") {
+  Registry registry({}, std::string(STRATA_BINARY_DIR) + "/plugins");
+  Model model(config_for("*"), registry);
+  model.allocate(model.plan({2, 64, false, false}), false);
+  model.initialize(1);
+  Cache cache = model.make_cache({.sequences = 2, .tokens = 0});  // a page each
+  const int a = cache.open();
+  std::vector<int32_t> tokens(64, 3);
+  model.extend(cache, std::span(&a, 1), view_of(tokens.data(), {1, 10}, DType::i32), false);
+  const int ids[2] = {a, cache.fork(a)};
+  // The first to write copies the shared page, the second then has it alone.
+  model.extend(cache, ids, view_of(tokens.data(), {2, 3}, DType::i32), false);
+  CHECK(cache.page_bytes_in_use() == 2 * cache.layout().groups[0].page_bytes);
+  for (const int id : ids) cache.close(id);
+  CHECK(cache.bytes_in_use() == 0);
+}
+
+TEST_CASE("cache: a call that failed leaves sequences that fork and go on apart") {
+  Registry registry({}, std::string(STRATA_BINARY_DIR) + "/plugins");
+  Model model(config_for("*M"), registry);
+  model.allocate(model.plan({1, 64, false, false}), false);
+  model.initialize(1);
+  Cache cache = model.make_cache({.sequences = 4, .tokens = 1024});
+  const int a = cache.open();
+  std::vector<int32_t> tokens(64, 3);
+  const auto extend = [&](int id, int64_t n, int32_t token) {
+    std::fill(tokens.begin(), tokens.end(), token);
+    const Tensor logits =
+        model.extend(cache, std::span(&id, 1), view_of(tokens.data(), {1, n}, DType::i32), false);
+    return std::vector<double>(logits.ptr<double>(), logits.ptr<double>() + kVocab);
+  };
+  extend(a, 60, 3);
+  cache.begin(std::span(&a, 1), 40);  // a second page is taken, and then the forward fails
+  const int b = cache.fork(a), lone = cache.open();
+  extend(lone, 60, 3);
+  extend(b, 2, 7);
+  extend(a, 2, 5);
+  extend(lone, 2, 7);
+  CHECK(extend(b, 1, 1) == extend(lone, 1, 1));
+}
+
+TEST_CASE("cache: automatic snapshots make room for one another, and one alone can be given back") {
+  Registry registry({}, std::string(STRATA_BINARY_DIR) + "/plugins");
+  Model model(config_for("M*"), registry);
+  model.allocate(model.plan({1, 64, false, false}), false);
+  model.initialize(1);
+  Cache cache = model.make_cache({.sequences = 3, .tokens = 1024, .snapshot_interval = 64});
+  const int id = cache.open();
+  std::vector<int32_t> tokens(64, 3);
+  for (int i = 0; i < 6; ++i)
+    model.extend(cache, std::span(&id, 1), view_of(tokens.data(), {1, 64}, DType::i32), false);
+  CHECK(cache.length(id) == 384);
+  CHECK(cache.truncate(id, 340) == 320);  // the two latest were kept, at 320 and 384
+  const int64_t bytes = cache.bytes_in_use();
+  const int mark = cache.snapshot(id);
+  CHECK(cache.bytes_in_use() > bytes);
+  cache.forget(id, mark);
+  CHECK(cache.bytes_in_use() == bytes);
+  CHECK_THROWS_WITH_AS(cache.forget(id, mark), doctest::Contains("has no snapshot"), Error);
+  cache.close(id);
+  CHECK(cache.bytes_in_use() == 0);
+}
+
 TEST_CASE("cache: a long prompt in chunks needs its pages and nothing more") {
   Registry registry({}, std::string(STRATA_BINARY_DIR) + "/plugins");
   std::map<int64_t, size_t> memory;

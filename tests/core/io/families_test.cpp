@@ -212,14 +212,13 @@ TEST_CASE("families: a config that contradicts itself is refused") {
   CHECK(refusal(changed("nemotron_h", "hidden_size", Json())) ==
         "config.json: expected a value for \"hidden_size\", got none (" +
             data_path("configs/families") + "/nemotron_h.toml: model.d_model asks for it)");
-  CHECK(refusal(changed("nemotron_h", "hidden_size", Json(-4))).find("at least 1, got -4") !=
+  CHECK(refusal(changed("nemotron_h", "hidden_size", Json(-4))).find("from 1 to 1048576, got -4") !=
         std::string::npos);
   CHECK(refusal(changed("nemotron_h", "mamba_num_heads", Json("many"))).find("config.json") !=
         std::string::npos);
-  CHECK(
-      refusal(changed("mamba2", "expand", Json(4)))
-          .find("num_heads * head_dim must be expand * hidden_size, got 8 * 12 != (4 ?? 2) * 48") !=
-      std::string::npos);
+  CHECK(refusal(changed("mamba2", "expand", Json(4)))
+            .ends_with("num_heads * head_dim must be expand * hidden_size, got (8 ?? 128) * "
+                       "(12 ?? 64) != (4 ?? 2) * 48"));
   CHECK(refusal(changed("llama", "num_hidden_layers", Json(int64_t{1} << 40))) != "");
   CHECK(refusal(changed("llama", "num_hidden_layers", Json(0))).find("no layers") !=
         std::string::npos);
@@ -236,6 +235,24 @@ TEST_CASE("families: what Strata does not have is said, not guessed") {
         std::vector<std::string>{"rope scaling other than llama3 (attention)"});
   CHECK(read_foreign_config(changed("llama", "model_type", Json("jamba")), "c").needs ==
         std::vector<std::string>{"plugin mamba1"});
+  const std::pair<const char*, const char*> activations[] = {
+      {"nemotron_h", "mamba_hidden_act"}, {"mamba2", "hidden_act"}, {"bamba", "hidden_act"}};
+  for (const auto& [family, key] : activations) {
+    CAPTURE(family);
+    CHECK(read_foreign_config(changed(family, key, Json("gelu")), "c").needs ==
+          std::vector<std::string>{"activations of the convolution other than silu (mamba2)"});
+    CHECK(read_foreign_config(changed(family, key, Json("swish")), "c").needs.empty());
+    CHECK(read_foreign_config(changed(family, key, Json()), "c").needs.empty());
+  }
+}
+
+TEST_CASE("families: mamba2 has its class's 128 heads of 64 where a config is silent") {
+  Json config = changed("mamba2", "num_heads", Json());
+  config.set("expand", 2).set("hidden_size", 768);
+  CHECK(option<int64_t>(read_foreign_config(config, "c"), "M", "n_heads") == 128);
+  config = changed("mamba2", "head_dim", Json());
+  config.set("hidden_size", 256);
+  CHECK(option<int64_t>(read_foreign_config(config, "c"), "M", "head_dim") == 64);
 }
 
 TEST_CASE("families: a family file is checked too") {

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 
+#include "core/model/plan.h"
 #include "tests/support/error_text.h"
 #include "tests/support/temp_folder.h"
 
@@ -140,3 +141,25 @@ TEST_CASE("file: what a killed process left is settled") {
   CHECK(read_file(path + "/w") == "good");
   CHECK(entries(folder.path()) == 2);
 }
+
+#ifndef __SANITIZE_ADDRESS__
+TEST_CASE("what is forgotten of a map leaves memory, and is there again when it is read") {
+  const test::TempFolder folder;
+  const std::string path = folder.write("large", std::string(32 << 20, 'x'));
+  const MappedFile file(path);
+  const auto sum = [&] {
+    size_t sum = 0;
+    for (size_t i = 0; i < file.size(); i += 512) sum += size_t(file.data()[i]);
+    return sum;
+  };
+  const size_t before = resident_memory();
+  const size_t expected = sum();
+  CHECK(resident_memory() > before + (24 << 20));
+  file.forget(file.data(), file.size());
+  CHECK(resident_memory() < before + (8 << 20));
+  CHECK(sum() == expected);
+  char elsewhere = 7;
+  file.forget(&elsewhere, 1);  // not of the map: left alone
+  CHECK(elsewhere == 7);
+}
+#endif

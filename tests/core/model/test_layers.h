@@ -3,11 +3,16 @@
 
 #include <algorithm>
 #include <memory>
+#include <stdexcept>
+#include <vector>
 
 #include "core/contract/plugin.h"
 #include "core/model/layer_factory.h"
 #include "core/ops/activation.h"
+#include "core/ops/arithmetic.h"
+#include "core/ops/attend.h"
 #include "core/ops/linear.h"
+#include "core/ops/matmul.h"
 
 namespace strata::testing {
 
@@ -50,11 +55,84 @@ class TinyRecompute final : public Layer {
   Param up_, down_;
 };
 
+// Publishes the middle of y = W2 W1 x for later blocks, adds |W1 x|^2 to the loss and counts the
+// rows. Throws what is no Error for a row of 13 tokens.
+class TinyPublish final : public Layer {
+ public:
+  explicit TinyPublish(const Config& c)
+      : w1_(param("w1", {c.d_model(), c.d_in()})), w2_(param("w2", {c.d_model(), c.d_model()})) {
+    if (c.get("angry", false)) throw std::runtime_error("the constructor throws");
+  }
+  Tensor forward(Context& cx, Tensor x, Pass& pass) override {
+    if (x.shape[1] == 13) throw std::out_of_range("deque");
+    const Tensor h = linear(cx, x, w1_);  // (batch, seq_len, d_model)
+    pass.publish("middle", h);
+    const int64_t n = h.numel();
+    const Tensor square = matmul(cx, cx.reshape(h, {1, n}), cx.reshape(h, {n, 1}));
+    if (pass.mode() == Mode::train) cx.add_loss("square", cx.reshape(square, {1}), 0.5);
+    const Tensor rows = cx.alloc({2}, DType::i32);
+    if (!cx.planning()) rows.ptr<int32_t>()[0] = rows.ptr<int32_t>()[1] = int32_t(h.rows());
+    cx.add_count("rows", rows);
+    return linear(cx, h, w2_);
+  }
+  void after_step(Context&, const StepCounts& step) override {
+    const auto rows = step.counts.find("rows");
+    counted.push_back(rows == step.counts.end() ? -1 : rows->second.at(1));
+  }
+  std::vector<double> counted;
+
+ private:
+  Param w1_, w2_;
+};
+
+// y = W (x * middle), with the middle of the last TinyPublish before it.
+class TinyFetch final : public Layer {
+ public:
+  explicit TinyFetch(const Config& c) : w_(param("w", {c.d_model(), c.d_in()})) {}
+  Tensor forward(Context& cx, Tensor x, Pass& pass) override {
+    return linear(cx, mul(cx, x, pass.fetch("middle")), w_);
+  }
+
+ private:
+  Param w_;
+};
+
+// Attention without projections: 'K' publishes its keys, values and pages; 'S' uses them again.
+class TinyAttend final : public Layer {
+ public:
+  TinyAttend(const Config& c, bool shares)
+      : shares_(shares), width_(c.d_model()), q_(param("q", {width_, c.d_in()})) {
+    if (!shares) k_ = param("k", {width_, c.d_in()});
+    if (!shares) v_ = param("v", {width_, c.d_in()});
+  }
+  Tensor forward(Context& cx, Tensor x, Pass& pass) override {
+    if (shares_) pass.same_as("k", "shared.k");
+    if (shares_) pass.same_as("v", "shared.v");
+    const Tensor k = shares_ ? pass.fetch("k") : linear(cx, x, k_);
+    const Tensor v = shares_ ? pass.fetch("v") : linear(cx, x, v_);
+    if (!shares_) pass.publish("k", k);
+    if (!shares_) pass.publish("v", v);
+    const AttendOptions o{.n_heads = 1, .n_kv_heads = 1, .head_dim = width_};
+    const Tensor y = attend(cx, linear(cx, x, q_), k, v, o, pass);
+    if (!shares_ && pass.mode() != Mode::train) pass.publish_pages("shared.k", "k");
+    if (!shares_ && pass.mode() != Mode::train) pass.publish_pages("shared.v", "v");
+    return y;
+  }
+
+ private:
+  bool shares_;
+  int64_t width_;
+  Param q_, k_, v_;
+};
+
 class TestFactory final : public LayerFactory {
  public:
   std::unique_ptr<Layer> create(const std::string& symbol, const LayerConfig& c) override {
     if (symbol == "-") return std::make_unique<TinyMlp>(c);
     if (symbol == "r") return std::make_unique<TinyRecompute>(c);
+    if (symbol == "p") return std::make_unique<TinyPublish>(c);
+    if (symbol == "f") return std::make_unique<TinyFetch>(c);
+    if (symbol == "K" || symbol == "S") return std::make_unique<TinyAttend>(c, symbol == "S");
     throw Error("unknown symbol '" + symbol + "'");
   }
   std::string name_of(const std::string& symbol) override { return symbol == "-" ? "mlp" : "own"; }

@@ -34,8 +34,10 @@ TEST_CASE("every end of a child has its word") {
   CHECK(outcome_of(shell("exit 0", out)) == "ok");
   CHECK(outcome_of(shell("exit 1", out)) == "failed");
   CHECK(outcome_of(shell("echo 'bad key' >&2; exit 2", out)) == "refused");
-  CHECK(last_line(out) == "bad key");
-  CHECK(outcome_of(shell("exit 3", out)) == "resources");
+  CHECK(last_words(out) == "bad key");
+  CHECK(outcome_of(shell("echo 'strata: no memory'; echo '  total 5'; exit 3", out)) ==
+        "resources");
+  CHECK(last_words(out) == "no memory");
   CHECK(outcome_of(shell("kill -SEGV $$", out)) == "crash");
   CHECK(outcome_of(shell("kill -ABRT $$", out)) == "crash");
   CHECK(outcome_of(shell("kill -KILL $$", out)) == "killed");
@@ -54,10 +56,10 @@ TEST_CASE("a child is measured, reached by signals, and does not outlive its own
   Child child(
       {"/bin/sh", "-c", "trap 'echo caught; exit 1' INT; echo ready; while :; do sleep 0.01; done"},
       out, 0);
-  while (last_line(out) != "ready") std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  while (last_words(out) != "ready") std::this_thread::sleep_for(std::chrono::milliseconds(5));
   child.signal(SIGINT);
   CHECK(outcome_of(finished(child)) == "failed");
-  CHECK(last_line(out) == "caught");
+  CHECK(last_words(out) == "caught");
   pid_t id = 0;
   {
     Child left({"/bin/sleep", "60"}, out, 0);

@@ -15,13 +15,14 @@ struct Outcome {
   std::string out, err;
 };
 
-// `arguments` is a shell command line without the program's name.
-inline Outcome strata(const std::string& arguments) {
+inline std::string program() { return std::string(STRATA_BINARY_DIR) + "/bin/strata"; }
+
+// Runs a command of the shell.
+inline Outcome shell(const std::string& text) {
   static int count = 0;
   const std::string err_file = std::string(STRATA_BINARY_DIR) + "/cli_test_" +
                                std::to_string(::getpid()) + "_" + std::to_string(count++);
-  const std::string command =
-      std::string(STRATA_BINARY_DIR) + "/bin/strata " + arguments + " 2>" + err_file;
+  const std::string command = "exec 2>" + err_file + "; " + text;
   Outcome result;
   std::FILE* pipe = ::popen(command.c_str(), "r");
   char buffer[4096];
@@ -35,5 +36,8 @@ inline Outcome strata(const std::string& arguments) {
   std::remove(err_file.c_str());
   return result;
 }
+
+// `arguments` is a shell command line without the program's name.
+inline Outcome strata(const std::string& arguments) { return shell(program() + " " + arguments); }
 
 }  // namespace strata::test

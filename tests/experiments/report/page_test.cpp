@@ -85,6 +85,7 @@ TEST_CASE("the page is whole, escaped and needs no network") {
   CHECK(html.find("nan") == std::string::npos);
   CHECK(html.find("inf") == std::string::npos);
   CHECK(html.find("0.995 ± 0.009") != std::string::npos);
+  CHECK(html.find("<span class=\"scale\"><span>0</span><span>1</span>") != std::string::npos);
   CHECK(count(html, "<span class=\"cell k1 shared\"") == 3);
   CHECK(count(html, "<polyline") == 3);
   for (const char* tag : {"table", "div", "svg", "tr", "td", "span", "ul", "g", "figure"})

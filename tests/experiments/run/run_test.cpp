@@ -108,8 +108,11 @@ TEST_CASE("run: a folder of another run, other threads or a changed plugin are r
         std::string::npos);
   CHECK(refusal(config_of({{"train.threads", "2"}}), s.path, true).find("train.threads = 1") !=
         std::string::npos);
-  CHECK(refusal(config_of({{"layers.mlp.d_ff", "8"}}), s.path, true).find("of a layer differ") !=
-        std::string::npos);
+  const std::string both =
+      refusal(config_of({{"layers.mlp.d_ff", "8"}, {"task.n_pairs", "3"}}), s.path, true);
+  CHECK(both.find("layers.mlp.d_ff = 8 (was its default)") != std::string::npos);
+  CHECK(both.find("task.n_pairs = 3 (was 4)") != std::string::npos);
+  CHECK(both.find("train.") == std::string::npos);
   Json record = read_json(s.path + "/record.json");
   Json plugin = Json::object();
   plugin.set("name", "mlp").set("path", "mlp.so").set("sha256", std::string(64, 'a'));
@@ -136,6 +139,18 @@ TEST_CASE("run: a damaged checkpoint is passed over for the one before") {
   CHECK(train(config_of(), hurt.path, true).outcome == "ok");
   CHECK(last_weights(hurt.path) == last_weights(whole.path));
   CHECK(read_file(hurt.path + "/metrics.jsonl") == read_file(whole.path + "/metrics.jsonl"));
+}
+
+TEST_CASE("run: where no checkpoint is good, it says so and leaves everything as it is") {
+  const Scratch s("all");
+  train(config_of(), s.path, false, 15);
+  const std::string metrics = read_file(s.path + "/metrics.jsonl");
+  for (const char* step : {"12", "15"})
+    fs::resize_file(s.path + "/checkpoints/step-000000" + step + "/optimizer.safetensors", 100);
+  const std::string text = refusal(config_of(), s.path, true);
+  CHECK(text.find("step-00000015/optimizer.safetensors") != std::string::npos);
+  CHECK(text.find("remove that folder to begin anew") != std::string::npos);
+  CHECK(read_file(s.path + "/metrics.jsonl") == metrics);
 }
 
 TEST_CASE("run: a target ends it early, and a loss without end ends it as diverged") {

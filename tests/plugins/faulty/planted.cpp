@@ -36,7 +36,13 @@ void scan(const ScanArgs& p, Stream) {
   const int64_t seq_len = p.x.shape[1], d = p.x.shape[2];
   const T* a = p.a.ptr<T>();
   for (int64_t b = 0; b < p.x.shape[0]; ++b) {
+#ifdef FAULT_STALE  // what a call leaves is where the next one starts
+    static std::vector<T> left;
+    left.resize(d);
+    std::vector<T> h = left;
+#else
     std::vector<T> h(d, T(0));
+#endif
 #ifndef FAULT_STATE
     if (p.state)
       for (int64_t c = 0; c < d; ++c) h[c] = p.state.row<T>(b)[c];
@@ -60,7 +66,14 @@ void scan(const ScanArgs& p, Stream) {
       y[0] += T(++calls) * T(1e-12);
 #endif
     }
+#ifdef FAULT_STALE
+    left = h;
+#endif
+#ifdef FAULT_STATE_STEP  // a prefill leaves its state behind, a step does not
+    if (p.state && seq_len > 1)
+#else
     if (p.state)
+#endif
       for (int64_t c = 0; c < d; ++c) p.state.row<T>(b)[c] = h[c];
 #ifdef FAULT_STATE_PADDING
     if (p.state) p.state.row<T>(b)[d] = T(1);
@@ -100,6 +113,9 @@ void scan_backward(const ScanBackwardArgs& p, Stream) {
 #ifdef FAULT_INPUT_GRADIENT
   if (p.dx.wanted) p.dx.grad.row<T>(0)[d / 2] *= T(1.01);
 #endif
+#ifdef FAULT_FORGOTTEN_GRADIENT
+  return;
+#endif
   if (!p.da.wanted) return;
   T* out = p.da.grad.ptr<T>();
 #ifdef FAULT_ACCUMULATE
@@ -109,7 +125,11 @@ void scan_backward(const ScanBackwardArgs& p, Stream) {
 #endif
 }
 
+#ifdef FAULT_MISSING_DOUBLE
+STRATA_KERNEL(OP_NAME, DeviceKind::cpu, DType::f32, ScanArgs, scan<float>)
+#else
 STRATA_CPU_KERNEL(OP_NAME, ScanArgs, scan)
+#endif
 STRATA_CPU_KERNEL(OP_NAME "_backward", ScanBackwardArgs, scan_backward)
 
 static const Op<ScanArgs> scan_op(OP_NAME);
@@ -119,6 +139,9 @@ class Planted final : public Layer {
  public:
   explicit Planted(const Config& c) {
     const double high = c.get("high", 0.9, "largest initial decay");
+#ifdef FAULT_CONSTRUCTOR
+    __builtin_trap();
+#endif
 #ifdef FAULT_OPTIONS
     const int64_t groups = c.get("groups", 1, "a number that must divide d_model");
     if (c.d_model() % groups != 0) throw Error(c.place() + ": groups must divide d_model");
@@ -145,6 +168,9 @@ class Planted final : public Layer {
 #endif
 #ifdef FAULT_CRASH
     if (x.shape[0] == 3 && x.shape[1] == 33) __builtin_trap();
+#endif
+#ifdef FAULT_FOREIGN_EXCEPTION
+    if (x.shape[1] == 1) throw std::out_of_range("deque");
 #endif
     Tensor y = cx.track(cx.alloc(x.shape, x.dtype));
     const StateRef h = pass.state("h", {x.cols()}, x.dtype);

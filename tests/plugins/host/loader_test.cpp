@@ -75,6 +75,15 @@ TEST_CASE(
   CHECK(damaged > 5);
 }
 
+TEST_CASE("a plugin without a checksum whose constructor crashes is refused when it is loaded") {
+  const planted::Folder folder;
+  const std::string file =
+      folder.write("stripped.so", planted::bytes_of(planted::path("planted_constructor")));
+  REQUIRE(std::system(("strip " + file).c_str()) == 0);
+  CHECK_THROWS_WITH_AS(load_plugin(inspect_plugin(file)), doctest::Contains("loading it crashes"),
+                       Error);
+}
+
 TEST_CASE("two kernels for one operation are an error that names both files") {
   load_plugin(inspect_plugin(planted::path("planted_none")));
   CHECK_THROWS_WITH_AS(load_plugin(inspect_plugin(planted::path("planted_clash"))),

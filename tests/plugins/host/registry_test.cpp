@@ -49,6 +49,32 @@ TEST_CASE("a folder gives its plugins, foreign libraries are passed over, broken
   CHECK(Registry({folder.str(), planted::path("planted_none")}, "").plugins().size() == 1);
 }
 
+TEST_CASE("a plugin that the user names replaces the default folder's of the same name") {
+  const planted::Folder house, own;
+  const std::string bytes = planted::bytes_of(planted::path("planted_none"));
+  house.write("planted_none.so", bytes);
+  const std::string stripped = own.write("planted_none.so", bytes);
+  REQUIRE(std::system(("strip " + stripped).c_str()) == 0);
+
+  const Registry by_folder({own.str()}, house.str());
+  CHECK(by_folder.find("planted_none").path == stripped);
+  Registry by_file({}, house.str());
+  CHECK(by_file.add_file(stripped) == "planted_none");
+  CHECK(by_file.find("e").path == stripped);
+  // Two that the user names still clash, and one that is refused has no stand-in.
+  CHECK_THROWS_WITH_AS(by_file.add_file(planted::path("planted_none")),
+                       doctest::Contains("two plugins claim"), Error);
+  own.write("planted_none.so", "hello");
+  CHECK_THROWS_WITH_AS(Registry({own.str()}, house.str()).find("planted_none"),
+                       doctest::Contains("planted_none.so: not an ELF file"), Error);
+}
+
+TEST_CASE("a folder without plugins is named when a layer is missing") {
+  const planted::Folder folder;
+  CHECK_THROWS_WITH_AS(Registry({folder.str()}, "").find("U"), doctest::Contains("holds no plugin"),
+                       Error);
+}
+
 TEST_CASE("two plugins with one symbol are an error that names both files") {
   try {
     Registry({planted::path("planted_none"), planted::path("planted_state")}, "");

@@ -53,12 +53,27 @@ TEST_CASE("every planted fault is caught by its line") {
       {"options", "bad options"},
       {"uninitialised", "shapes"},
       {"precision", "gradient"},
+      {"state_step", "decode"},
+      {"forgotten_gradient", "gradient a"},
+      {"missing_double", "kernels"},
+      {"stale", "determinism"},
+      {"foreign_exception", "throws, and no strata::Error: deque"},
   };
   for (const auto& [fault, line] : caught) {
     CAPTURE(fault);
     const std::string text = failures(check("planted_" + fault));
     CHECK_MESSAGE(text.find(line) != std::string::npos, text);
   }
+}
+
+TEST_CASE("a missing kernel is one line that names operation, type, device and file") {
+  const auto rows = check("planted_missing_double");
+  CHECK(
+      failures(rows) ==
+      "FAIL     kernels                                                   operation "
+      "'planted_missing_double' has no f64 kernel on cpu; its file planted_missing_double_cpu was "
+      "not built or not loaded\n");
+  CHECK(rows.size() > 10);  // the others are said to be skipped
 }
 
 TEST_CASE("a crash is a failed row that says where, and the checks after it still run") {
@@ -70,6 +85,13 @@ TEST_CASE("a crash is a failed row that says where, and the checks after it stil
   CHECK(std::any_of(rows.begin(), rows.end(), [](const CheckRow& r) {
     return r.check == "decode" && r.verdict == CheckVerdict::ok;
   }));
+}
+
+TEST_CASE("a constructor that crashes is a failed row") {
+  const auto rows = check("planted_constructor");
+  REQUIRE(rows.size() == 1);
+  CHECK(rows[0].check == "assembly");
+  CHECK(rows[0].note.find("crashes") != std::string::npos);
 }
 
 TEST_CASE("options that a layer refuses are an error, not a row") {

@@ -3,7 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <set>
 
+#include "core/io/json.h"
 #include "tests/experiments/cli/program.h"
 #include "tests/plugins/host/planted.h"
 
@@ -20,6 +24,13 @@ test::Outcome shell(const std::string& command) {
     result.out.append(buffer, n);
   result.code = WEXITSTATUS(::pclose(pipe));
   return result;
+}
+
+// Whether a row of the study is this pattern on this task.
+bool holds(const std::set<std::string>& rows, const std::string& pattern, const std::string& task) {
+  return std::any_of(rows.begin(), rows.end(), [&](const std::string& row) {
+    return row.starts_with(pattern + " ") && row.find(task) != std::string::npos;
+  });
 }
 
 }  // namespace
@@ -51,8 +62,11 @@ TEST_CASE("a scaffolded layer holds its name everywhere and no mark of the templ
   }
 }
 
-TEST_CASE("a scaffolded layer builds outside the tree, and passes its checks and its test") {
+// The author's whole path as the scaffold's README gives it; five minutes on two cores are allowed.
+TEST_CASE(
+    "a scaffolded layer builds outside the tree, passes its checks and its test, and is studied") {
   const planted::Folder folder;
+  const auto start = std::chrono::steady_clock::now();
   for (const bool kernel : {false, true}) {
     CAPTURE(kernel);
     const std::string name = kernel ? "kit_scan" : "kit_mix", symbol = kernel ? "Y" : "Z";
@@ -72,7 +86,41 @@ TEST_CASE("a scaffolded layer builds outside the tree, and passes its checks and
     CHECK(listed.out.find(name) != std::string::npos);
     const auto tested = shell("ctest --test-dir " + build + " --output-on-failure");
     CHECK_MESSAGE(tested.code == 0, tested.out);
+    // The study as it is written, with fewer steps for the second scaffold, whose study is the
+    // same.
+    const auto studied = test::strata("ablate " + out + "/study.toml --plugin-path " + build +
+                                      " --json --quiet --out " + out + "/study" +
+                                      (kernel ? " --set train.steps=5" : ""));
+    REQUIRE_MESSAGE(studied.code == 0, studied.err);
+    const Json rows = parse_json(studied.out, "study").at("variants", "study");
+    std::set<std::string> seen;
+    for (const Json& row : rows.as_array("variants")) {
+      seen.insert(row.at("pattern", "row").as_string("pattern") + " " +
+                  row.at("name", "row").as_string("name"));
+      CHECK(row.at("metric", "row").at("n", "metric").as_int("n") == 2);
+    }
+    for (const std::string pattern : {"cM", "c*", "cc"})
+      for (const std::string task : {"mqar", "induction"})
+        CHECK_MESSAGE(holds(seen, pattern, task), (pattern + " on " + task));
+    for (const std::string task : {"mqar", "induction"}) CHECK(holds(seen, "c" + symbol, task));
   }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  CHECK(took.count() < 300);
+}
+
+TEST_CASE("a symbol or a name that is taken is refused with its owner, before a file is written") {
+  const planted::Folder folder;
+  const std::string out = folder.str() + "/new";
+  const auto symbol = test::strata("new-layer gru --symbol M --out " + out);
+  CHECK(symbol.code == 2);
+  CHECK(symbol.err.find("the symbol 'M' belongs to mamba2") != std::string::npos);
+  const auto alias = test::strata("new-layer gru --symbol w --out " + out);
+  CHECK(alias.code == 2);
+  CHECK(alias.err.find("belongs to attention") != std::string::npos);
+  const auto name = test::strata("new-layer moe --symbol U --out " + out);
+  CHECK(name.code == 2);
+  CHECK(name.err.find("a layer named 'moe' is in") != std::string::npos);
+  CHECK_FALSE(std::filesystem::exists(out));
 }
 
 TEST_CASE("check-layer names the failed line and its exit code says so") {
