@@ -47,7 +47,8 @@ void KitState::advance(int64_t n) {
 void KitState::fork_row(int64_t from, int64_t to) { take_row(*this, from, to); }
 
 void KitState::take_row(const KitState& other, int64_t from, int64_t to) {
-  for (const auto& [name, theirs] : other.entries_) {
+  for (const auto& named : other.entries_) {
+    const Entry& theirs = named.second;  // not a binding: clang 14 captures none
     const int64_t pages = theirs.table.empty() ? 0 : pages_per_row_;
     Entry& e = entry(theirs.spec, theirs.unit, pages ? pages * rows_ : rows_, pages ? 0xff : 0);
     auto copy = [&](int64_t source, int64_t target) {

@@ -7,24 +7,28 @@
 #include <omp.h>
 
 #include <cstring>
+#include <utility>
 
 #include "core/ops/cpu/attend_tile.h"
 
 namespace strata {
 namespace {
 
+// The sums of neighbouring lanes, a's and then b's.
+template <class T, int... kLane>
+inline Vec<T> pair_sums(Vec<T> a, Vec<T> b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, (2 * kLane)...) +
+         __builtin_shufflevector(a, b, (2 * kLane + 1)...);
+}
+
 // Lane i of the result is the sum of all lanes of v[i]. v has kLanes<T> entries and is destroyed.
 template <class T>
 inline Vec<T> sum_each(Vec<T>* v) {
-  VecInt<T> even, odd;
-  for (int i = 0; i < kLanes<T>; ++i) even[i] = 2 * i, odd[i] = 2 * i + 1;
 #pragma GCC unroll 8
   for (int n = kLanes<T> / 2; n > 0; n /= 2) {
 #pragma GCC unroll 16
-    for (int i = 0; i < n; ++i) {
-      const Vec<T> a = v[2 * i], b = v[2 * i + 1];
-      v[i] = __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
-    }
+    for (int i = 0; i < n; ++i)
+      v[i] = pair_sums<T>(v[2 * i], v[2 * i + 1], std::make_integer_sequence<int, kLanes<T>>{});
   }
   return v[0];
 }
