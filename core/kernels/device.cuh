@@ -36,7 +36,7 @@ inline int blocks_for(int64_t n, int threads = kThreads) {
 #ifdef __CUDACC__
 
 // for (int64_t i : this thread's elements of n)
-#define STRATA_GRID_LOOP(i, n)                                                                  \
+#define STRATA_GRID_LOOP(i, n)                                                             \
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, i##_n = (n); i < i##_n; \
        i += int64_t(gridDim.x) * blockDim.x)
 

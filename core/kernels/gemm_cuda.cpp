@@ -95,10 +95,10 @@ void gemm_cuda(Stream stream, Trans ta, Trans tb, int64_t m, int64_t n, int64_t 
 }
 
 #define STRATA_GEMM_CUDA(T)                                                                        \
-  template void gemm_cuda<T>(Stream, Trans, Trans, int64_t, int64_t, int64_t, T, const T*, int64_t, \
-                             const T*, int64_t, T, T*, int64_t);                                    \
-  template void gemm_cuda_batched<T>(Stream, Trans, Trans, int64_t, int64_t, int64_t, T, const T*,  \
-                                     int64_t, int64_t, const T*, int64_t, int64_t, T, T*, int64_t,  \
+  template void gemm_cuda<T>(Stream, Trans, Trans, int64_t, int64_t, int64_t, T, const T*,         \
+                             int64_t, const T*, int64_t, T, T*, int64_t);                          \
+  template void gemm_cuda_batched<T>(Stream, Trans, Trans, int64_t, int64_t, int64_t, T, const T*, \
+                                     int64_t, int64_t, const T*, int64_t, int64_t, T, T*, int64_t, \
                                      int64_t, int64_t);
 STRATA_GEMM_CUDA(float)
 STRATA_GEMM_CUDA(double)

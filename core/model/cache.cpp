@@ -54,8 +54,7 @@ Cache::Cache(CacheLayout layout, CacheLimits limits, Device device)
       device_(device),
       slots_("state", layout_.slot_bytes, limits.sequences, device) {
   for (const PageGroup& g : layout_.groups)
-    pages_.emplace_back("page", g.page_bytes, pages_for(limits.tokens) + limits.sequences,
-                        device);
+    pages_.emplace_back("page", g.page_bytes, pages_for(limits.tokens) + limits.sequences, device);
   tables_.resize(layout_.groups.size());
   batch_.layout = &layout_;
   batch_.groups.resize(layout_.groups.size());

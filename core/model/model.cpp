@@ -222,8 +222,7 @@ LossSum Model::run_evaluation(Context& cx, const TokenBatch& given, Tensor predi
   cx.set_place("final norm");
   h = apply_norm(cx, final_norm_, h);
   cx.set_place("LM head");
-  const LmHeadLoss loss =
-      lm_head_loss(cx, h, head(), batch.labels, {}, head_options(), predicted);
+  const LmHeadLoss loss = lm_head_loss(cx, h, head(), batch.labels, {}, head_options(), predicted);
   if (cx.planning()) return {};
   if (predicted && predicted.data != predictions.data)
     driver_of(device_).download(predictions.data, predicted.data, predicted.bytes());

@@ -65,8 +65,8 @@ class STRATA_API Model {
   LossSum evaluate(const TokenBatch& batch, Tensor predictions = {});
 
   // Logits of every position, (batch, seq_len, vocab_size) in the model's dtype, on its device,
-  // valid until the next call; for tests and golden checks. `see` is shown the stream, (batch, seq_len, d_model):
-  // "embed", "0", "1", ... after each block, and "final" after the final norm.
+  // valid until the next call; for tests and golden checks. `see` is shown the stream, (batch,
+  // seq_len, d_model): "embed", "0", "1", ... after each block, and "final" after the final norm.
   using SeeHidden = std::function<void(const std::string& name, Tensor h)>;
   Tensor logits(const TokenBatch& batch, const SeeHidden& see = {});
   // Shows the stream as logits() does, without logits: it needs no more than evaluate().

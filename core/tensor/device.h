@@ -37,7 +37,8 @@ class STRATA_API DeviceDriver {
   virtual void wait() = 0;
 };
 
-// The driver of a device, opened at first use and kept. Throws Error when nothing serves the device.
+// The driver of a device, opened at first use and kept. Throws Error when nothing serves the
+// device.
 STRATA_API DeviceDriver& driver_of(Device device);
 
 // How many devices of a kind there are; `why` says what is missing when there is none.
@@ -59,7 +60,8 @@ STRATA_API DeviceCount count_devices(DeviceKind kind);
 STRATA_API Device parse_device(const std::string& name);
 STRATA_API std::string to_string(Device device);
 
-// A tensor's numbers where the host can read them: the tensor itself on the CPU, else a packed copy.
+// A tensor's numbers where the host can read them: the tensor itself on the CPU, else a packed
+// copy.
 class STRATA_API HostCopy {
  public:
   explicit HostCopy(const Tensor& tensor);

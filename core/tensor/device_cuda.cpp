@@ -90,7 +90,8 @@ class CudaDriver final : public DeviceDriver {
 
  private:
   void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-    if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, kind, stream_), place_ + ": a copy failed");
+    if (bytes > 0)
+      check(cudaMemcpyAsync(to, from, bytes, kind, stream_), place_ + ": a copy failed");
   }
 
   int index_;

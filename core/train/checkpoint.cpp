@@ -66,8 +66,8 @@ static std::string state_hash(const Json& state, const std::string& where) {
 struct StoredTensors {
   void add(std::string name, const Tensor& tensor) {
     const Tensor& t = *copies.emplace_back(tensor);
-    list.push_back({std::move(name), t.dtype, {t.shape.dim, t.shape.dim + t.shape.rank}, t.data,
-                    t.bytes()});
+    list.push_back(
+        {std::move(name), t.dtype, {t.shape.dim, t.shape.dim + t.shape.rank}, t.data, t.bytes()});
   }
   std::deque<HostCopy> copies;
   std::vector<StoredTensor> list;
@@ -112,8 +112,7 @@ std::string save_checkpoint(const std::string& folder, Trainer& trainer, int64_t
   const std::string path = folder + "/" + step_name(cursor.step);
   AtomicFolder out(path);
   StoredTensors weights, moments;
-  for (const NamedParam& p : trainer.model().params().all())
-    weights.add(p.name, p.slot->value);
+  for (const NamedParam& p : trainer.model().params().all()) weights.add(p.name, p.slot->value);
   for (const AdamW::Moments& m : trainer.optimizer().moments()) {
     moments.add("m." + m.name, m.m);
     moments.add("v." + m.name, m.v);

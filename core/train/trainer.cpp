@@ -19,7 +19,7 @@ Trainer::Trainer(Model& model, const DataSource& source, const TrainConfig& trai
                 " must be a multiple of train.accumulate = " + std::to_string(train_.accumulate));
   learning_rate(train_, 1);  // refuses unknown schedules before anything is allocated
   plan_ = plan_training(model_, source_, train_);
-  plan_.require(size_t(train_.memory_limit));
+  plan_.require(size_t(train_.memory_limit), model_.device());
   model_.allocate(plan_, true);
   model_.initialize(uint64_t(train_.seed));
   AdamWConfig adamw{train_.betas[0], train_.betas[1], train_.eps, train_.weight_decay, decay_all};

@@ -26,11 +26,12 @@ void add_check_golden_command(CLI::App& app, Session& session) {
   command->callback([&session, arguments] {
     session.action = [&session, arguments] {
       const auto plugins = open_plugins(session);
-      return run_check_golden(arguments->folders, *plugins,
-                              {.json = session.json,
-                               .strict = arguments->strict,
-                               .device = parse_device(session.device.empty() ? "cpu" : session.device)},
-                              std::cout);
+      return run_check_golden(
+          arguments->folders, *plugins,
+          {.json = session.json,
+           .strict = arguments->strict,
+           .device = parse_device(session.device.empty() ? "cpu" : session.device)},
+          std::cout);
     };
   });
 }

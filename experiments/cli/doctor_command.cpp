@@ -42,13 +42,14 @@ void add_cuda(std::vector<Finding>& findings) {
 }
 
 std::vector<Finding> examine(const Session& session) {
-  std::vector<Finding> findings{
-      {"cpu", std::to_string(std::thread::hardware_concurrency()) + " threads, " +
-                  format_bytes(available_memory()) + " of memory free"}};
+  std::vector<Finding> findings{{"cpu", std::to_string(std::thread::hardware_concurrency()) +
+                                            " threads, " + format_bytes(available_memory()) +
+                                            " of memory free"}};
   add_cuda(findings);
   const auto plugins = open_plugins(session);
   for (const PluginFile& p : plugins->plugins())
-    findings.push_back({"plugin " + p.name, p.path + (p.cuda_path.empty() ? "" : " with " + p.cuda_path)});
+    findings.push_back(
+        {"plugin " + p.name, p.path + (p.cuda_path.empty() ? "" : " with " + p.cuda_path)});
   for (const auto& [path, why] : plugins->refused()) findings.push_back({"plugin", why, true});
   return findings;
 }
@@ -56,7 +57,8 @@ std::vector<Finding> examine(const Session& session) {
 }  // namespace
 
 void add_doctor_command(CLI::App& app, Session& session) {
-  auto* command = app.add_subcommand("doctor", "show devices, libraries and plugins, and what is missing");
+  auto* command =
+      app.add_subcommand("doctor", "show devices, libraries and plugins, and what is missing");
   command->footer("\nExamples:\n  strata doctor\n  strata doctor --json");
   command->callback([&session] {
     session.action = [&session] {
@@ -68,7 +70,8 @@ void add_doctor_command(CLI::App& app, Session& session) {
           rows.push(std::move(row));
         } else {
           std::cout << (f.missing ? "missing  " : "ok       ") << f.what
-                    << std::string(f.what.size() < 20 ? 20 - f.what.size() : 1, ' ') << f.state << "\n";
+                    << std::string(f.what.size() < 20 ? 20 - f.what.size() : 1, ' ') << f.state
+                    << "\n";
         }
       }
       if (session.json) std::cout << rows.dump(2) << "\n";

@@ -3,9 +3,9 @@
 #include <filesystem>
 #include <sstream>
 
+#include "core/tensor/device.h"
 #include "experiments/evaluate/golden_checks.h"
 #include "experiments/evaluate/model_check.h"
-#include "core/tensor/device.h"
 
 namespace strata::golden {
 

@@ -12,7 +12,7 @@ void prepare_generation(Model& model, size_t memory_limit) {
                 std::to_string(model.config().model.vocab_size) +
                 "; train on task.name = \"text\"");
   const MemoryPlan plan = model.plan({1, kPrefillChunk, false, false});
-  plan.require(memory_limit);
+  plan.require(memory_limit, model.device());
   model.allocate(plan, false);
 }
 

@@ -97,11 +97,11 @@ double cache_difference(const Model& model, Cache& cache, const std::vector<int>
   const HostCopy slots(batch.slots);
   double most = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    const HostCopy entry_bytes(
-        bytes_at(batch.slots_base,
-                 entry.group >= 0 ? 0 : slots->ptr<int32_t>()[row] * layout.slot_bytes + entry.offset,
-                 entry.group >= 0 ? 0 : entry.spec.shape.numel() * int64_t(size_of(entry.spec.dtype)),
-                 model.device()));
+    const HostCopy entry_bytes(bytes_at(
+        batch.slots_base,
+        entry.group >= 0 ? 0 : slots->ptr<int32_t>()[row] * layout.slot_bytes + entry.offset,
+        entry.group >= 0 ? 0 : entry.spec.shape.numel() * int64_t(size_of(entry.spec.dtype)),
+        model.device()));
     const char* slot = entry_bytes->ptr<char>();
     std::vector<double> got, wanted;
     if (is_conv) {
@@ -124,11 +124,11 @@ double cache_difference(const Model& model, Cache& cache, const std::vector<int>
       for (int64_t t = 0; t < length; ++t) {
         const int32_t page = table->row<int32_t>(row)[t / kPageTokens];
         if (page < 0) continue;  // it has left the window
-        const HostCopy token_bytes(
-            bytes_at(group.pages,
-                     page * layout.groups[size_t(entry.group)].page_bytes + entry.offset +
-                         (t % kPageTokens) * entry.token_bytes,
-                     entry.token_bytes, model.device()));
+        const HostCopy token_bytes(bytes_at(group.pages,
+                                            page * layout.groups[size_t(entry.group)].page_bytes +
+                                                entry.offset +
+                                                (t % kPageTokens) * entry.token_bytes,
+                                            entry.token_bytes, model.device()));
         const char* token = token_bytes->ptr<char>();
         for (int64_t i = 0; i < heads * dim; ++i) {
           got.push_back(element(token, i, entry.spec.dtype));

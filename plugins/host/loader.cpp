@@ -6,8 +6,8 @@
 
 // Boost.DLL on the standard library's file system needs no library of Boost.
 #define BOOST_DLL_USE_STD_FS
-#include <boost/dll/shared_library.hpp>
 #include <dlfcn.h>
+#include <boost/dll/shared_library.hpp>
 #include <filesystem>
 #include <map>
 #include <mutex>
@@ -72,7 +72,7 @@ void try_in_child(const std::string& path, const std::string& entry) {
 // The library of `path`, loaded now or before. Kernels that it registers twice are an error. A
 // plugin without a checksum is tried in a child first, by its entry.
 static boost::dll::shared_library& library_of(Loaded& l, const std::string& path,
-                                             const std::string& unsealed_entry = "") {
+                                              const std::string& unsealed_entry = "") {
   auto it = l.libraries.find(path);
   if (it != l.libraries.end()) return it->second;
   if (!unsealed_entry.empty()) try_in_child(path, unsealed_entry);
@@ -91,7 +91,7 @@ static boost::dll::shared_library& library_of(Loaded& l, const std::string& path
 const PluginInfo& load_plugin(const PluginFile& file) {
   Loaded& l = loaded();
   std::scoped_lock lock(l.mutex);
-  const boost::dll::shared_library& library = 
+  const boost::dll::shared_library& library =
       library_of(l, file.path, file.sealed ? "" : file.entry);
   if (!library.has(file.entry))
     throw Error(file.path + ": has changed since it was found; run again");
@@ -112,7 +112,8 @@ void load_cuda_library() {
   namespace fs = std::filesystem;
   Dl_info self;
   const bool known = dladdr(reinterpret_cast<void*>(&register_kernel), &self) && self.dli_fname;
-  const fs::path path = (known ? fs::path(self.dli_fname).parent_path() : fs::path()) / "libstrata_cuda.so";
+  const fs::path path =
+      (known ? fs::path(self.dli_fname).parent_path() : fs::path()) / "libstrata_cuda.so";
   std::error_code none;
   if (!fs::exists(path, none))
     throw Error(path.string() + ": is not there: this build has no CUDA kernels; build with nvcc " +

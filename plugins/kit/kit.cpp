@@ -102,8 +102,8 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
       continue;
     }
     const auto run = [&] { return group.run(choice); };
-    for (const CheckRow& row :
-         options.isolate && !on_device ? run_in_child(group.name, run) : run_caught(group.name, run))
+    for (const CheckRow& row : options.isolate && !on_device ? run_in_child(group.name, run)
+                                                             : run_caught(group.name, run))
       report(row);
     runs = rows.back().check != kKernels || rows.back().verdict == CheckVerdict::ok;
   }

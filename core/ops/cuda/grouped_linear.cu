@@ -39,8 +39,9 @@ __device__ __forceinline__ RowTile find_tile(const int32_t* offsets, int64_t gro
 
 struct RowsArgs {
   Tensor x, weight, offsets, y;  // y[row] (+)= x[row] W_g^T, or x[row] W_g
-  bool accumulate, wide_x, wide_weight, wide_y;
-  int64_t row_tiles;  // at most
+  bool accumulate;
+  bool wide_x = false, wide_weight = false, wide_y = false;
+  int64_t row_tiles = 0;  // at most
 };
 
 // kForward: W_g is (n, k), else (k, n).
