@@ -108,14 +108,24 @@ void load_cuda_half(const PluginFile& file) {
   library_of(l, file.cuda_path);
 }
 
-void load_cuda_library() {
-  namespace fs = std::filesystem;
+// Beside libstrata.so.
+static std::filesystem::path cuda_library() {
   Dl_info self;
   const bool known = dladdr(reinterpret_cast<void*>(&register_kernel), &self) && self.dli_fname;
-  const fs::path path =
-      (known ? fs::path(self.dli_fname).parent_path() : fs::path()) / "libstrata_cuda.so";
+  const auto folder = known ? std::filesystem::path(self.dli_fname).parent_path() : "";
+  return folder / "libstrata_cuda.so";
+}
+
+bool serves_cuda(const PluginFile& file) {
   std::error_code none;
-  if (!fs::exists(path, none))
+  return std::filesystem::exists(cuda_library(), none) &&
+         (!file.own_kernels || !file.cuda_path.empty());
+}
+
+void load_cuda_library() {
+  const std::filesystem::path path = cuda_library();
+  std::error_code none;
+  if (!std::filesystem::exists(path, none))
     throw Error(path.string() + ": is not there: this build has no CUDA kernels; build with nvcc " +
                     "installed (-DSTRATA_CUDA=ON), or use device = \"cpu\"",
                 ErrorKind::resource);

@@ -163,7 +163,7 @@ std::string layers_table(const Registry& registry) {
       std::string& list = p.own_hooks & hook ? own : rest;
       list += (list.empty() ? "" : " ") + std::string(name);
     }
-    rows.push_back({p.name, symbols, p.cuda_path.empty() ? "cpu" : "cpu,cuda", own, rest, p.path});
+    rows.push_back({p.name, symbols, serves_cuda(p) ? "cpu,cuda" : "cpu", own, rest, p.path});
   }
   std::vector<size_t> widths(rows[0].size());
   for (const auto& row : rows)
