@@ -1,6 +1,7 @@
 #include "experiments/evaluate/op_case.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/io/convert.h"
@@ -117,7 +118,11 @@ Tensor OpCase::integers(const std::string& stored) {
   const Values values = load(file_, stored, Stored::integers);
   const Tensor tensor = cx_.alloc(shape_of(values.shape), DType::i32);
   for (size_t i = 0; i < values.data.size(); ++i) {
-    tensor.ptr<int32_t>()[i] = int32_t(values.data[i]);
+    const double value = values.data[i];
+    if (std::fabs(value) >= 0x1p31)
+      throw Error(file_.path() + ": " + stored + " holds " + std::to_string(value) +
+                  ", which 32 bits cannot hold");
+    tensor.ptr<int32_t>()[i] = int32_t(value);
   }
   return tensor;
 }

@@ -31,6 +31,16 @@ std::optional<double> number(const Json& object, const std::string& key) {
   return value->as_double(key);
 }
 
+// The step of a line; nothing where it is no whole number.
+std::optional<int64_t> step_of(const Json& line) {
+  const Json* step = line.find("step");
+  try {
+    if (step) return step->as_int("step");
+  } catch (const Error&) {
+  }
+  return {};
+}
+
 }  // namespace
 
 void write_summary(const std::string& folder, const RunSummary& s) {
@@ -91,8 +101,9 @@ std::vector<CurvePoint> read_curve(const std::string& folder, const std::string&
     if (line.find(key) == std::string::npos) continue;
     const auto json = parsed(line);
     if (!json) continue;
-    const auto step = number(*json, "step"), value = number(*json, key);
-    if (step && value) curve.push_back({int64_t(*step), *value});
+    const auto step = step_of(*json);
+    const auto value = number(*json, key);
+    if (step && value) curve.push_back({*step, *value});
   }
   return curve;
 }
@@ -104,8 +115,7 @@ int64_t last_step(const std::string& folder) {
   file.seekg(std::max<std::streamoff>(0, std::streamoff(file.tellg()) - kTail));
   int64_t step = 0;
   for (std::string line; std::getline(file, line);)
-    if (const auto json = parsed(line))
-      if (const auto value = number(*json, "step")) step = int64_t(*value);
+    if (const auto json = parsed(line)) step = step_of(*json).value_or(step);
   return step;
 }
 

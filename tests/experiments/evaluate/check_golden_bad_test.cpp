@@ -191,3 +191,23 @@ TEST_CASE("check-golden: a wrong reference value fails its row") {
   write_safetensors(folder / "activations.safetensors", tensors);
   CHECK(check_golden(folder.path(), layers).rows[0].status == GoldenStatus::refused);
 }
+
+TEST_CASE("check-golden: an integer that is stored in 64 bits must fit 32") {
+  Registry layers;
+  const TempFolder folder;
+  const Safetensors file(kGolden + "ops/cross_entropy.safetensors");
+  std::vector<StoredTensor> tensors = file.tensors();
+  std::vector<int64_t> wrong;
+  for (StoredTensor& tensor : tensors) {
+    if (tensor.name != "in.labels") continue;
+    for (const double label : values_of(tensor)) wrong.push_back(int64_t(label));
+    wrong[3] = (int64_t{1} << 40) + 5;  // its low half is a label
+    tensor.data = wrong.data();
+  }
+  write_safetensors(folder / "cross_entropy.safetensors", tensors);
+  folder.write("cross_entropy.json", read_file(kGolden + "ops/cross_entropy.json"));
+  const GoldenReport report = check_golden(folder.path(), layers);
+  REQUIRE(!report.rows.empty());
+  CHECK(report.rows[0].status == GoldenStatus::refused);
+  CHECK(report.rows[0].note.find("in.labels holds 1099511627781") != std::string::npos);
+}

@@ -40,6 +40,7 @@ TEST_CASE("curves come from the evaluation lines, broken lines are passed over")
                "{\"step\": 20, \"eval_loss\": 1.5, \"eval_accuracy\": 0.25}\n"
                "{\"step\": 30, \"loss\": 1.0}\n"
                "{\"step\": 40, \"eval_loss\": 1.0, \"eval_accuracy\": 0.5}\n"
+               "{\"step\": 1e300, \"eval_accuracy\": 1.0}\n"
                "{\"step\": 50, \"eval_accuracy\": 0.");
   const auto curve = read_curve(folder.path(), "accuracy");
   REQUIRE(curve.size() == 2);
