@@ -16,23 +16,14 @@
 #pragma once
 
 #include "core/kernels/device.cuh"
+#include "core/ops/cuda/pack.cuh"
 
 namespace strata {
 namespace {
 
 template <class T, int V>
-struct alignas(sizeof(T) * V) Pack {
-  T at[V];
-  __device__ __forceinline__ T& operator[](int i) { return at[i]; }
-  __device__ __forceinline__ const T& operator[](int i) const { return at[i]; }
-};
-
-template <class T>
-constexpr int kPack = 16 / sizeof(T);  // elements of the widest access
-
-template <class T, int V>
 __device__ __forceinline__ Pack<T, V> load(const T* x) {
-  return *reinterpret_cast<const Pack<T, V>*>(x);
+  return load_pack<V>(x);
 }
 template <class T, int V>
 __device__ __forceinline__ Pack<T, V> load(const Tensor& x, int64_t r, int64_t c) {
@@ -40,7 +31,7 @@ __device__ __forceinline__ Pack<T, V> load(const Tensor& x, int64_t r, int64_t c
 }
 template <class T, int V>
 __device__ __forceinline__ void store(T* y, const Pack<T, V>& p) {
-  *reinterpret_cast<Pack<T, V>*>(y) = p;
+  store_pack(y, p);
 }
 template <class T, int V>
 __device__ __forceinline__ void store(const Tensor& y, int64_t r, int64_t c, const Pack<T, V>& p) {

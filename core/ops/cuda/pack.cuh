@@ -13,6 +13,8 @@ constexpr int kPack = 16 / int(sizeof(T));
 template <class T, int N>
 struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Pack {
   T v[N];
+  __device__ __forceinline__ T& operator[](int i) { return v[i]; }
+  __device__ __forceinline__ const T& operator[](int i) const { return v[i]; }
 };
 
 template <int N, class T>
