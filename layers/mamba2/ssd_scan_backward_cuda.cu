@@ -1,7 +1,7 @@
 // The chunked scan, backward. States at chunk starts are computed again, then the gradients of the
 // states at chunk ends run from last to first; after that all chunks are independent. Notation as
 // in ssd_scan_backward_cpu.cpp.
-#include "layers/mamba2/ssd_chunk.cuh"
+#include "layers/mamba2/ssd_chunk_cuda.cuh"
 
 namespace strata::mamba2 {
 namespace {

@@ -1,6 +1,6 @@
 // The scan, forward: chunks of 64 tokens as matrix products, and single tokens as written. See
 // ssd_chunk_cpu.h for the algebra.
-#include "layers/mamba2/ssd_chunk.cuh"
+#include "layers/mamba2/ssd_chunk_cuda.cuh"
 
 namespace strata::mamba2 {
 namespace {

@@ -47,3 +47,15 @@ TEST_CASE("one variable as two inputs of an operation") {
     });
   }
 }
+
+TEST_CASE("distinct copies what shares columns, and nothing else") {
+  Bench b(DType::f32);
+  b.cx.set_recording(true);
+  const Tensor x = b.cx.track(b.random({2, 8}));
+  const Tensor left = b.cx.columns(x, 0, 4), right = b.cx.columns(x, 4, 4);
+  const Tensor middle = b.cx.columns(x, 2, 4);
+  CHECK(distinct(b.cx, right, {left}).data == right.data);
+  CHECK(distinct(b.cx, middle, {left}).data != middle.data);
+  CHECK(distinct(b.cx, x, {x}).data != x.data);
+  CHECK(distinct(b.cx, b.random({2, 8}), {x}).var == -1);
+}
