@@ -33,7 +33,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL Clang)
   add_compile_options(-Wno-pass-failed)  # loops that only GCC vectorises; Clang builds the fuzz targets
 endif()
 if(STRATA_WERROR)
-  add_compile_options(-Werror)
+  add_compile_options($<IF:$<COMPILE_LANGUAGE:CUDA>,-Werror=all-warnings,-Werror>)
 endif()
 if(STRATA_SANITIZE)
   add_compile_options(-fsanitize=${STRATA_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)

@@ -36,6 +36,7 @@ function(strata_kernel_sources target)
 endfunction()
 
 set(STRATA_SEAL ${CMAKE_CURRENT_LIST_DIR}/StrataSeal.cmake)
+set(STRATA_BUILD_ID ${CMAKE_CURRENT_LIST_DIR}/StrataBuildId.cmake)
 
 # Flags, place, and the checksum at the file's end. STRATA_PLUGIN_DIR: where this tree keeps plugins.
 function(strata_finish_plugin target)
@@ -55,6 +56,29 @@ function(strata_finish_plugin target)
     COMMAND ${CMAKE_COMMAND} -DPLUGIN=$<TARGET_FILE:${target}> -P ${STRATA_SEAL})
 endfunction()
 
+# <name>_cuda.so: the CUDA kernels of a plugin, under the build id of its .so, so that the loader can
+# tell that the two belong together.
+function(strata_add_cuda_half name)
+  set(half ${name}_cuda)
+  set(same_id ${CMAKE_CURRENT_BINARY_DIR}/${name}.build_id)
+  add_custom_command(TARGET ${name} POST_BUILD VERBATIM
+    COMMAND ${CMAKE_COMMAND} -DPLUGIN=$<TARGET_FILE:${name}> -DREADELF=${CMAKE_READELF} -DOUT=${same_id}
+      -P ${STRATA_BUILD_ID})
+  add_library(${half} MODULE ${ARGN})
+  add_dependencies(${half} ${name})
+  set_property(TARGET ${half} APPEND PROPERTY LINK_DEPENDS $<TARGET_FILE:${name}>)
+  target_link_libraries(${half} PRIVATE Strata::core strata_cuda)
+  strata_cuda_options(${half})
+  target_link_options(${half} PRIVATE @${same_id})
+  set_target_properties(${half} PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+  if(STRATA_PLUGIN_DIR)
+    set_target_properties(${half} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${STRATA_PLUGIN_DIR}
+      INSTALL_RPATH "$ORIGIN/../lib" BUILD_WITH_INSTALL_RPATH ON)
+    add_dependencies(strata_plugins ${half})
+    install(TARGETS ${half} LIBRARY DESTINATION plugins)
+  endif()
+endfunction()
+
 # A layer plugin: every .cpp of the folder but the tests; *_cpu.cpp are kernel files.
 function(strata_add_layer name)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cpp)
@@ -67,6 +91,10 @@ function(strata_add_layer name)
   strata_finish_plugin(${name})
   if(kernels)
     strata_kernel_sources(${name} ${kernels})
+  endif()
+  file(GLOB cuda CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*_cuda.cu)
+  if(cuda AND STRATA_HAS_CUDA)
+    strata_add_cuda_half(${name} ${cuda})
   endif()
   if(STRATA_PLUGIN_DIR)
     add_dependencies(strata_plugins ${name})

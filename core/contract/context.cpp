@@ -5,6 +5,7 @@
 
 #include "core/contract/layer.h"
 #include "core/ops/fill.h"
+#include "core/tensor/device.h"
 #include "core/tensor/memory.h"
 
 namespace strata {
@@ -35,6 +36,7 @@ struct Var {
 
 struct Context::Impl {
   Memory* memory;
+  Stream stream;
   DType dtype;
   bool recording = false;
   std::vector<Root> roots;
@@ -76,13 +78,14 @@ struct Context::Impl {
 
 Context::Context(Memory& memory, DType dtype) : impl_(new Impl) {
   impl_->memory = &memory;
+  if (!memory.planning()) impl_->stream = driver_of(memory.device()).stream();
   impl_->dtype = dtype;
 }
 
 Context::~Context() = default;
 
 Device Context::device() const { return impl_->memory->device(); }
-Stream Context::stream() const { return {}; }
+Stream Context::stream() const { return impl_->stream; }
 DType Context::dtype() const { return impl_->dtype; }
 DType Context::accum_dtype() const { return impl_->dtype == DType::f64 ? DType::f64 : DType::f32; }
 bool Context::planning() const { return impl_->memory->planning(); }

@@ -9,7 +9,11 @@
 
 #include "core/contract/error.h"
 
+#ifdef __CUDACC__  // kernels read views too
+#define STRATA_INLINE __host__ __device__ __forceinline__
+#else
 #define STRATA_INLINE [[gnu::always_inline]] inline
+#endif
 
 namespace strata {
 

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "core/io/safetensors.h"
 #include "core/model/config.h"
 #include "core/model/params.h"
+#include "core/tensor/device.h"
 
 namespace strata {
 
@@ -67,11 +69,12 @@ STRATA_API std::vector<ForeignView> foreign_views(const ForeignModel& model,
 STRATA_API void load_tensors(const ForeignModel& model, const TensorFiles& files,
                              ParamStore& params);
 
-// All parameters as foreign tensors. They point into the parameters, or into `converted` where the
-// dtype differs.
+// All parameters as foreign tensors. They point into the parameters, into `copies` of them, or
+// into `converted` where the dtype differs.
 struct ForeignTensors {
   std::vector<StoredTensor> tensors;
   std::vector<std::vector<std::byte>> converted;
+  std::deque<HostCopy> copies;  // of tensors on another device
 };
 
 // What save_tensors() writes: `like`, if given, decides dtype, shape and order of the tensors that

@@ -1,10 +1,12 @@
 // Foreign tensors in and out of the parameters of a model.
 #include <algorithm>
+#include <deque>
 #include <set>
 #include <unordered_map>
 
 #include "core/io/convert.h"
 #include "core/io/families.h"
+#include "core/tensor/device.h"
 
 namespace strata {
 
@@ -59,9 +61,11 @@ bool is_ignored(const ForeignModel& model, const ParamStore& params, const std::
   return false;
 }
 
-std::byte* part_of(const ForeignView& view) {
+// The part of its parameter that a view stands for.
+Tensor part_of(const ForeignView& view) {
   const Tensor& value = view.param->slot->value;
-  return static_cast<std::byte*>(value.data) + size_t(view.begin) * size_of(value.dtype);
+  void* begin = static_cast<std::byte*>(value.data) + size_t(view.begin) * size_of(value.dtype);
+  return view_of(begin, view.shape, value.dtype, value.device);
 }
 
 }  // namespace
@@ -104,8 +108,15 @@ void load_tensors(const ForeignModel& model, const TensorFiles& files, ParamStor
     }
     check_shape(view, *tensor, files.file_of(view.name));
     try {
-      convert_numbers(tensor->data, tensor->dtype, part_of(view), view.param->slot->value.dtype,
-                      size_t(view.shape.numel()));
+      const Tensor part = part_of(view);
+      if (part.device.kind == DeviceKind::cpu) {
+        convert_numbers(tensor->data, tensor->dtype, part.data, part.dtype, size_t(part.numel()));
+      } else {
+        std::vector<std::byte> numbers(part.bytes());
+        convert_numbers(tensor->data, tensor->dtype, numbers.data(), part.dtype,
+                        size_t(part.numel()));
+        assign_from_host(part, numbers.data());
+      }
     } catch (const Error& error) {
       throw Error(files.file_of(view.name) + ": tensor " + view.name + ": " + error.what());
     }
@@ -121,7 +132,7 @@ void load_tensors(const ForeignModel& model, const TensorFiles& files, ParamStor
 ForeignTensors foreign_tensors(const ForeignModel& model, const ParamStore& params,
                                const TensorFiles* like) {
   ForeignTensors out;
-  auto& [tensors, converted] = out;
+  auto& [tensors, converted, copies] = out;
   std::unordered_map<std::string, size_t> order;
   if (like) {
     for (const StoredTensor* tensor : like->tensors()) order.emplace(tensor->name, order.size());
@@ -131,7 +142,7 @@ ForeignTensors foreign_tensors(const ForeignModel& model, const ParamStore& para
     tensor.name = view.name;
     tensor.dtype = view.param->slot->value.dtype;
     tensor.shape = dims_of(view.shape);
-    tensor.data = part_of(view);
+    tensor.data = copies.emplace_back(part_of(view))->data;
     const auto count = size_t(view.shape.numel());
     const StoredTensor* old = like ? like->find(view.name) : nullptr;
     if (old) {

@@ -55,6 +55,10 @@ void run_kernel(const void* args, Stream stream) {
       {op, device, dtype, STRATA_ISA, &strata::run_kernel<Args, &function>, typeid(Args).name(), \
        sizeof(Args), __FILE__});
 
+#define STRATA_CUDA_KERNEL(op, Args, function)                                           \
+  STRATA_KERNEL(op, strata::DeviceKind::cuda, strata::DType::f32, Args, function<float>) \
+  STRATA_KERNEL(op, strata::DeviceKind::cuda, strata::DType::f64, Args, function<double>)
+
 #define STRATA_CPU_KERNEL(op, Args, function)                                           \
   STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f32, Args, function<float>) \
   STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f64, Args, function<double>)

@@ -1,5 +1,7 @@
 #include "core/model/block_pass.h"
 
+#include "core/tensor/device.h"
+
 #include <algorithm>
 
 namespace strata {
@@ -137,12 +139,13 @@ static double number_at(const Tensor& t, int64_t i) {
 
 void take_notes(Context& cx, CallState& call) {
   for (const Context::AuxLoss& loss : cx.aux_losses())
-    if (!cx.planning()) call.aux += loss.weight * number_at(loss.value, 0);
+    if (!cx.planning()) call.aux += loss.weight * number_at(*HostCopy(loss.value), 0);
   for (const Context::Count& count : cx.counts()) {
     if (cx.planning()) break;
     std::vector<double>& sum = call.counts[count.place].counts[count.name];
     sum.resize(std::max(sum.size(), size_t(count.values.numel())));
-    for (int64_t i = 0; i < count.values.numel(); ++i) sum[size_t(i)] += number_at(count.values, i);
+    const HostCopy values(count.values);
+    for (int64_t i = 0; i < values->numel(); ++i) sum[size_t(i)] += number_at(*values, i);
   }
   cx.drop_notes({});
 }

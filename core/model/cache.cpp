@@ -3,14 +3,16 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/tensor/device.h"
+
 namespace strata {
 
 // ------------------------------------------------------------------------------------------ pool
-Pool::Pool(std::string name, int64_t unit_bytes, int64_t capacity)
+Pool::Pool(std::string name, int64_t unit_bytes, int64_t capacity, Device device)
     : name_(std::move(name)),
       unit_bytes_(unit_bytes),
       capacity_(capacity),
-      memory_(size_t(unit_bytes * capacity), name_),
+      memory_(size_t(unit_bytes * capacity), name_ + " pool", device),
       references_(size_t(capacity), 0) {
   free_.reserve(size_t(capacity));
   for (int64_t i = capacity; i-- > 0;) free_.push_back(int32_t(i));
@@ -29,6 +31,14 @@ int32_t Pool::take() {
   return unit;
 }
 
+void Pool::clear(int32_t i) {
+  if (unit_bytes_) driver_of(memory_.device()).clear(unit(i), size_t(unit_bytes_));
+}
+
+void Pool::copy(int32_t to, int32_t from) {
+  if (unit_bytes_) driver_of(memory_.device()).copy(unit(to), unit(from), size_t(unit_bytes_));
+}
+
 void Pool::drop(int32_t unit) {
   if (--references_[unit] > 0) return;
   free_.push_back(unit);
@@ -38,12 +48,13 @@ void Pool::drop(int32_t unit) {
 // ----------------------------------------------------------------------------------------- cache
 static int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
-Cache::Cache(CacheLayout layout, CacheLimits limits)
+Cache::Cache(CacheLayout layout, CacheLimits limits, Device device)
     : layout_(std::move(layout)),
       limits_(limits),
-      slots_("state", layout_.slot_bytes, limits.sequences) {
+      device_(device),
+      slots_("state", layout_.slot_bytes, limits.sequences, device) {
   for (const PageGroup& g : layout_.groups)
-    pages_.emplace_back("page", g.page_bytes, pages_for(limits.tokens) + limits.sequences);
+    pages_.emplace_back("page", g.page_bytes, pages_for(limits.tokens) + limits.sequences, device);
   tables_.resize(layout_.groups.size());
   batch_.layout = &layout_;
   batch_.groups.resize(layout_.groups.size());
@@ -62,7 +73,7 @@ const Cache::Sequence& Cache::at(int sequence) const {
 int Cache::open() {
   Sequence s;
   s.slot = slots_.take();
-  if (layout_.slot_bytes) std::memset(slots_.unit(s.slot), 0, size_t(layout_.slot_bytes));
+  slots_.clear(s.slot);
   s.tables.resize(layout_.groups.size());
   sequences_.emplace(next_sequence_, std::move(s));
   return next_sequence_++;
@@ -72,8 +83,7 @@ Cache::Sequence Cache::copy(const Sequence& s) {
   Sequence c;
   c.length = s.length;
   c.slot = slots_.take();
-  if (layout_.slot_bytes)
-    std::memcpy(slots_.unit(c.slot), slots_.unit(s.slot), size_t(layout_.slot_bytes));
+  slots_.copy(c.slot, s.slot);
   c.tables = s.tables;
   for (size_t g = 0; g < c.tables.size(); ++g)
     for (int32_t page : c.tables[g])
@@ -160,7 +170,7 @@ int64_t Cache::truncate(int sequence, int64_t length) {
   drop(s);
   Sequence fresh;
   fresh.slot = slots_.take();
-  if (layout_.slot_bytes) std::memset(slots_.unit(fresh.slot), 0, size_t(layout_.slot_bytes));
+  slots_.clear(fresh.slot);
   fresh.tables.resize(layout_.groups.size());
   s = std::move(fresh);
   return 0;
@@ -176,8 +186,7 @@ void Cache::reserve(Sequence& s, int64_t n_tokens) {
     for (size_t p = size_t(s.length / kPageTokens); p < table.size(); ++p) {
       if (table[p] < 0 || !pages_[g].shared(table[p])) continue;
       const int32_t own = pages_[g].take();
-      std::memcpy(pages_[g].unit(own), pages_[g].unit(table[p]),
-                  size_t(layout_.groups[g].page_bytes));
+      pages_[g].copy(own, table[p]);
       pages_[g].drop(table[p]);
       table[p] = own;
     }
@@ -230,7 +239,25 @@ const CacheBatch& Cache::begin(std::span<const int> sequences, int64_t n_tokens)
                 tables_[g].begin() + b * width);
     batch_.groups[g] = {pages_[g].base(), view_of(tables_[g].data(), {batch, width}, DType::i32)};
   }
+  if (device_.kind != DeviceKind::cpu) put_on_device();
   return batch_;
+}
+
+// Moves what describes the batch to the device, where the kernels read it.
+void Cache::put_on_device() {
+  std::vector<Tensor*> parts{&batch_.slots, &batch_.lengths};
+  for (CacheBatch::Group& group : batch_.groups) parts.push_back(&group.table);
+  size_t bytes = 0;
+  for (const Tensor* t : parts) bytes += t->bytes();
+  if (bytes > described_.bytes()) described_ = Block(2 * bytes, "tables of the cache", device_);
+  staged_.resize(bytes);
+  size_t at = 0;
+  for (Tensor* t : parts) {
+    std::memcpy(staged_.data() + at, t->data, t->bytes());
+    *t = view_of(static_cast<char*>(described_.data()) + at, t->shape, t->dtype, device_);
+    at += t->bytes();
+  }
+  driver_of(device_).upload(described_.data(), staged_.data(), bytes);
 }
 
 void Cache::leave_window(Sequence& s) {

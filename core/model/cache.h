@@ -14,11 +14,13 @@ namespace strata {
 // Units of one size out of one reservation, counted by reference. Memory is touched on first use.
 class STRATA_API Pool {
  public:
-  Pool(std::string name, int64_t unit_bytes, int64_t capacity);
+  Pool(std::string name, int64_t unit_bytes, int64_t capacity, Device device);
   // A unit with one reference. Throws Error (resource) when all are in use.
   int32_t take();
   void share(int32_t unit) { ++references_[unit]; }
   void drop(int32_t unit);
+  void clear(int32_t unit);
+  void copy(int32_t to, int32_t from);
   int32_t references(int32_t unit) const { return references_[unit]; }
   bool shared(int32_t unit) const { return references_[unit] > 1; }
   int64_t free_units() const { return capacity_ - in_use_; }
@@ -45,7 +47,7 @@ struct CacheLimits {
 
 class STRATA_API Cache {
  public:
-  Cache(CacheLayout layout, CacheLimits limits);
+  Cache(CacheLayout layout, CacheLimits limits, Device device = {});
 
   // A new, empty sequence; its state is zero.
   int open();
@@ -91,10 +93,12 @@ class STRATA_API Cache {
   void drop(Sequence& s);
   void reserve(Sequence& s, int64_t n_tokens);
   void leave_window(Sequence& s);
+  void put_on_device();
   void snapshot_by_interval(int sequence);
 
   CacheLayout layout_;
   CacheLimits limits_;
+  Device device_;
   Pool slots_;
   std::vector<Pool> pages_;
   std::map<int, Sequence> sequences_;
@@ -105,6 +109,8 @@ class STRATA_API Cache {
   int64_t appended_ = 0;
   std::vector<int32_t> slot_ids_, lengths_;
   std::vector<std::vector<int32_t>> tables_;
+  Block described_;  // slots, lengths and tables on a device
+  std::vector<char> staged_;
 };
 
 }  // namespace strata

@@ -32,6 +32,7 @@ struct ModelConfig {
   double logits_multiplier = 1;
   double init_std = 0.02;
   std::string dtype = "f32";
+  std::string device = "cpu";
 };
 
 using TaskValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;

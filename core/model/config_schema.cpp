@@ -81,6 +81,7 @@ void add_model(Table& t) {
   t.key("init_std", s, &M::init_std, kAtLeast0, "",
         "standard deviation of the embedding and head at the start");
   t.key("dtype", s, &M::dtype, one_of({"f32", "f64"}), "", "type of weights and activations");
+  t.key("device", s, &M::device, kAny, "", "where it runs: cpu, cuda or cuda:NUMBER");
 }
 
 void add_train(Table& t) {

@@ -4,4 +4,6 @@ namespace strata {
 
 LayerFactory::~LayerFactory() = default;
 
+void LayerFactory::use_device(Device) {}
+
 }  // namespace strata

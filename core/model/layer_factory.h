@@ -13,6 +13,10 @@ class STRATA_API LayerFactory {
  public:
   virtual ~LayerFactory();
 
+  // Layers made from now on run on this device: whatever it needs is loaded. Throws Error when it
+  // cannot be.
+  virtual void use_device(Device device);
+
   // The layer bound to a symbol ("M") or a name ("mamba2"). Throws Error for an unknown one, naming
   // the nearest, and whatever the layer's constructor throws.
   virtual std::unique_ptr<Layer> create(const std::string& symbol, const LayerConfig& config) = 0;

@@ -11,19 +11,33 @@
 #include "core/ops/positions.h"
 #include "core/ops/residual_add.h"
 #include "core/ops/rms_norm.h"
+#include "core/tensor/device.h"
 
 namespace strata {
 
 static DType parse_dtype(const std::string& name) {
   if (name == "f32") return DType::f32;
   if (name == "f64") return DType::f64;
-  throw Error("model.dtype must be f32 or f64 on the CPU, got '" + name + "'");
+  throw Error("model.dtype must be f32 or f64, got '" + name + "'");
+}
+
+// Where kernels of the context read a tensor of the host: the same place on the CPU, else a copy.
+static Tensor on_device(Context& cx, Tensor host) {
+  if (!host || cx.device().kind == DeviceKind::cpu) return host;
+  const Tensor t = cx.alloc(host.shape, host.dtype);
+  if (!cx.planning()) assign_from_host(t, host.data);
+  return t;
+}
+
+static TokenBatch on_device(Context& cx, const TokenBatch& batch) {
+  return {on_device(cx, batch.tokens), on_device(cx, batch.labels), on_device(cx, batch.seq_idx)};
 }
 
 Model::Model(Config config, LayerFactory& factory)
     : config_(std::move(config)),
       expansion_(expand_pattern(config_.model.pattern)),
-      dtype_(parse_dtype(config_.model.dtype)) {
+      dtype_(parse_dtype(config_.model.dtype)),
+      device_(parse_device(config_.model.device)) {
   const ModelConfig& m = config_.model;
   if (m.d_model < 1)
     throw Error("model.d_model must be at least 1, got " + std::to_string(m.d_model));
@@ -31,13 +45,14 @@ Model::Model(Config config, LayerFactory& factory)
     throw Error("model.vocab_size must be at least 1, got " + std::to_string(m.vocab_size));
   embed_ = params_.declare("embed.weight", {m.vocab_size, m.d_model},
                            {.init = Init::normal(m.init_std)});
+  factory.use_device(device_);
   settle_options(expansion_, config_, factory);
   stack_ = std::make_unique<Stack>(expansion_, config_, factory, params_);
   final_norm_ = declare_norm(params_, "final_norm.", m.norm, m.norm_eps, m.d_model);
   if (!m.tie_embeddings)
     lm_head_ = params_.declare("lm_head.weight", {m.vocab_size, m.d_model},
                                {.init = Init::normal(m.init_std)});
-  params_.allocate(dtype_, true, true);
+  params_.allocate(dtype_, true, true, device_);
   declare_state();
 }
 
@@ -47,7 +62,7 @@ Param Model::head() const { return lm_head_ ? lm_head_ : embed_; }
 static Tensor shape_of(const Shape& shape, DType dtype) { return view_of(nullptr, shape, dtype); }
 
 void Model::declare_state() {
-  Memory memory{Device{}};
+  Memory memory{device_};
   Context cx(memory, dtype_);
   CallState call;
   call.mode = Mode::prefill;
@@ -65,8 +80,8 @@ MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
     plan.gradients = params_.grad_bytes(dtype_);
     plan.optimizer = plan.gradients * size_t(optimizer_states);
   }
-  params_.allocate(dtype_, shape.training, true);
-  Memory memory{Device{}};
+  params_.allocate(dtype_, shape.training, true, device_);
+  Memory memory{device_};
   Context cx(memory, dtype_);
   const Tensor ids = shape_of({shape.batch, shape.seq_len}, DType::i32);
   const TokenBatch batch{ids, ids, shape.documents ? ids : Tensor{}};
@@ -90,8 +105,8 @@ MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
 }
 
 void Model::allocate(const MemoryPlan& plan, bool training) {
-  params_.allocate(dtype_, training, false);
-  memory_ = std::make_unique<Memory>(Device{}, plan.activations, plan.scratch);
+  params_.allocate(dtype_, training, false, device_);
+  memory_ = std::make_unique<Memory>(device_, plan.activations, plan.scratch);
   cx_ = std::make_unique<Context>(*memory_, dtype_);
 }
 
@@ -123,9 +138,14 @@ LmHeadOptions Model::head_options() const {
   return {.logits_scale = config_.model.logits_multiplier, .chunk = config_.train.loss_chunk};
 }
 
-LossSum Model::run_training(Context& cx, const TokenBatch& batch, double inverse_count,
+static LossSum read(const LmHeadLoss& loss) {
+  return {*HostCopy(loss.loss)->ptr<double>(), *HostCopy(loss.count)->ptr<int64_t>(), 0};
+}
+
+LossSum Model::run_training(Context& cx, const TokenBatch& given, double inverse_count,
                             uint64_t step, double aux_scale) {
   CallScope scope(cx);
+  const TokenBatch batch = on_device(cx, given);
   cx.set_recording(true);
   cx.set_aux_scale(aux_scale);
   CallState call;
@@ -157,7 +177,9 @@ LossSum Model::run_training(Context& cx, const TokenBatch& batch, double inverse
       sum.resize(std::max(sum.size(), values.size()));
       for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
     }
-  return {*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), call.aux};
+  LossSum sum = read(loss);
+  sum.aux = call.aux;
+  return sum;
 }
 
 LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t step,
@@ -187,8 +209,12 @@ void Model::after_step(bool updated) {
   }
 }
 
-LossSum Model::run_evaluation(Context& cx, const TokenBatch& batch, Tensor predictions) {
+LossSum Model::run_evaluation(Context& cx, const TokenBatch& given, Tensor predictions) {
   CallScope scope(cx);
+  const TokenBatch batch = on_device(cx, given);
+  Tensor predicted = predictions;
+  if (predictions && cx.device().kind != DeviceKind::cpu)
+    predicted = cx.alloc(predictions.shape, predictions.dtype);
   CallState call;
   call.seq_idx = batch.seq_idx;
   call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
@@ -196,10 +222,11 @@ LossSum Model::run_evaluation(Context& cx, const TokenBatch& batch, Tensor predi
   cx.set_place("final norm");
   h = apply_norm(cx, final_norm_, h);
   cx.set_place("LM head");
-  const LmHeadLoss loss =
-      lm_head_loss(cx, h, head(), batch.labels, {}, head_options(), predictions);
+  const LmHeadLoss loss = lm_head_loss(cx, h, head(), batch.labels, {}, head_options(), predicted);
   if (cx.planning()) return {};
-  return {*loss.loss.ptr<double>(), *loss.count.ptr<int64_t>(), 0};
+  if (predicted && predicted.data != predictions.data)
+    driver_of(device_).download(predictions.data, predicted.data, predicted.bytes());
+  return read(loss);
 }
 
 LossSum Model::evaluate(const TokenBatch& batch, Tensor predictions) {
@@ -216,7 +243,8 @@ Tensor Model::project(Context& cx, Tensor h) {
   return logits;
 }
 
-Tensor Model::run_walk(Context& cx, const TokenBatch& batch, const SeeHidden& see) {
+Tensor Model::run_walk(Context& cx, const TokenBatch& given, const SeeHidden& see) {
+  const TokenBatch batch = on_device(cx, given);
   CallState call;
   call.seq_idx = batch.seq_idx;
   call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
@@ -239,8 +267,9 @@ void Model::walk(const TokenBatch& batch, const SeeHidden& see) {
   run_walk(*cx_, batch, see);
 }
 
-Tensor Model::run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions) {
+Tensor Model::run_extend(Context& cx, CallState& call, Tensor given, bool all_positions) {
   CallScope scope(cx);
+  const Tensor tokens = on_device(cx, given);
   call.published.clear();  // of the call before
   call.stage = 0;
   const int64_t batch = tokens.shape[0], n = tokens.shape[1], d_model = config_.model.d_model;

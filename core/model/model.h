@@ -64,9 +64,9 @@ class STRATA_API Model {
   // most likely token at each labelled position (-1 elsewhere).
   LossSum evaluate(const TokenBatch& batch, Tensor predictions = {});
 
-  // Logits of every position, (batch, seq_len, vocab_size) in the model's dtype, valid until the
-  // next call; for tests and golden checks. `see` is shown the stream, (batch, seq_len, d_model):
-  // "embed", "0", "1", ... after each block, and "final" after the final norm.
+  // Logits of every position, (batch, seq_len, vocab_size) in the model's dtype, on its device,
+  // valid until the next call; for tests and golden checks. `see` is shown the stream, (batch,
+  // seq_len, d_model): "embed", "0", "1", ... after each block, and "final" after the final norm.
   using SeeHidden = std::function<void(const std::string& name, Tensor h)>;
   Tensor logits(const TokenBatch& batch, const SeeHidden& see = {});
   // Shows the stream as logits() does, without logits: it needs no more than evaluate().
@@ -79,7 +79,7 @@ class STRATA_API Model {
 
   // A cache for this model's sequences. Arenas for calls up to (batch, chunk) tokens must have been
   // planned with training = false.
-  Cache make_cache(const CacheLimits& limits) const { return Cache(layout_, limits); }
+  Cache make_cache(const CacheLimits& limits) const { return Cache(layout_, limits, device_); }
   const CacheLayout& cache_layout() const { return layout_; }
 
   const Config& config() const { return config_; }
@@ -87,6 +87,7 @@ class STRATA_API Model {
   ParamStore& params() { return params_; }
   Stack& stack() { return *stack_; }
   DType dtype() const { return dtype_; }
+  Device device() const { return device_; }
   Context& context() { return *cx_; }
   void set_probe(Probe* probe) { cx_->set_probe(probe); }
 
@@ -106,6 +107,7 @@ class STRATA_API Model {
   Config config_;
   Expansion expansion_;
   DType dtype_;
+  Device device_;
   ParamStore params_;
   Param embed_, lm_head_;
   HostNorm final_norm_;

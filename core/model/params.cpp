@@ -1,7 +1,8 @@
 #include "core/model/params.h"
 
 #include <cmath>
-#include <cstring>
+
+#include "core/tensor/device.h"
 
 namespace strata {
 
@@ -51,8 +52,8 @@ size_t ParamStore::grad_bytes(DType dtype) const {
 
 void ParamStore::allocate(DType dtype, bool with_grads, bool planning, Device device) {
   if (!planning) {
-    values_ = Block(value_bytes(dtype), "parameters");
-    if (with_grads) grads_ = Block(grad_bytes(dtype), "gradients");
+    values_ = Block(value_bytes(dtype), "parameters", device);
+    if (with_grads) grads_ = Block(grad_bytes(dtype), "gradients", device);
   }
   char* value = static_cast<char*>(values_.data());
   char* grad = static_cast<char*>(grads_.data());
@@ -69,10 +70,9 @@ void ParamStore::allocate(DType dtype, bool with_grads, bool planning, Device de
 }
 
 template <class T>
-static void draw(const ParamSlot& slot, Random& random) {
+static void draw(const ParamSlot& slot, Random& random, T* x) {
   const Init& init = slot.options.init;
   const double bound = 1 / std::sqrt(double(slot.shape.cols()));
-  T* x = slot.value.ptr<T>();
   for (int64_t i = 0, n = slot.shape.numel(); i < n; ++i) {
     double value = init.value;
     switch (init.kind) {
@@ -99,15 +99,21 @@ static void draw(const ParamSlot& slot, Random& random) {
 }
 
 void ParamStore::initialize(uint64_t seed) {
+  std::vector<double> numbers;  // room for one tensor
   for (const NamedParam& p : params_) {
     Random random(seed, stream_of(p.name));
-    p.slot->value.dtype == DType::f64 ? draw<double>(*p.slot, random)
-                                      : draw<float>(*p.slot, random);
+    const Tensor& value = p.slot->value;
+    numbers.resize((value.bytes() + sizeof(double) - 1) / sizeof(double));
+    if (value.dtype == DType::f64)
+      draw(*p.slot, random, numbers.data());
+    else
+      draw(*p.slot, random, reinterpret_cast<float*>(numbers.data()));
+    assign_from_host(value, numbers.data());
   }
 }
 
 void ParamStore::zero_grads() {
-  if (grads_.data()) std::memset(grads_.data(), 0, grads_.bytes());
+  if (grads_.data()) driver_of(grads_.device()).clear(grads_.data(), grads_.bytes());
 }
 
 const NamedParam* ParamStore::find(const std::string& name) const {

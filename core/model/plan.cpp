@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include "core/tensor/device.h"
 
 namespace strata {
 
@@ -42,13 +43,16 @@ std::string MemoryPlan::table() const {
   return text + line;
 }
 
-void MemoryPlan::require(size_t limit) const {
+void MemoryPlan::require(size_t limit, Device device) const {
   const bool given = limit > 0;
-  if (!given) limit = available_memory();
+  const bool on_cpu = device.kind == DeviceKind::cpu;
+  if (!given) limit = on_cpu ? available_memory() : driver_of(device).free_bytes();
   if (limit == 0 || total() <= limit) return;
   throw Error("the run needs " + format_bytes(total()) + " of memory, " +
-                  (given ? "the memory limit is " : "this machine has ") + format_bytes(limit) +
-                  (given ? "" : " free") +
+                  (given    ? "the memory limit is "
+                   : on_cpu ? "this machine has "
+                            : to_string(device) + " has ") +
+                  format_bytes(limit) + (given ? "" : " free") +
                   "; lower train.batch_size, raise train.accumulate, or set train.recompute\n" +
                   table(),
               ErrorKind::resource);

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/contract/error.h"
+#include "core/contract/tensor.h"
 
 namespace strata {
 
@@ -21,9 +21,9 @@ struct STRATA_API MemoryPlan {
   std::vector<std::pair<std::string, size_t>> rows() const;
   // The table of bytes by arena, one line each, with the total.
   std::string table() const;
-  // Throws Error (resource) with the table when total() exceeds `limit` bytes (0: what the machine
+  // Throws Error (resource) with the table when total() exceeds `limit` bytes (0: what the device
   // has free).
-  void require(size_t limit) const;
+  void require(size_t limit, Device device = {}) const;
 };
 
 STRATA_API std::string format_bytes(size_t bytes);  // "1.23 GiB"

@@ -11,10 +11,13 @@ struct AdamWArgs {
   double correction1, correction2;  // 1 - beta^t
 };
 
+constexpr int64_t kNormPartials = 1024;
+
 // The sum of squares of a gradient, in the order of fixed blocks.
 struct SquaredNormArgs {
   Tensor x;
-  Tensor sum;  // (1,) f64
+  Tensor sum;      // (1,) f64, added to
+  Tensor partial;  // (kNormPartials,) f64: room for the sums of blocks
 };
 
 }  // namespace strata

@@ -7,6 +7,7 @@
 
 #include "core/ops/arithmetic.h"
 #include "core/ops/attend_workspace.h"
+#include "core/ops/attend_workspace_cuda.h"
 #include "core/ops/help.h"
 
 namespace strata {
@@ -43,7 +44,11 @@ AttendOptions checked(Context& cx, Tensor q, Tensor k, Tensor v, AttendOptions o
 }
 
 Tensor workspace(Context& cx, const AttendArgs& args, bool backward) {
-  return cx.scratch({attend_workspace_bytes(args, backward)}, DType::u8);
+  const int64_t bytes =
+      cx.device().kind == DeviceKind::cuda
+          ? AttendWorkspaceCuda(args, int64_t(size_of(args.q.dtype))).bytes(args, backward)
+          : attend_workspace_bytes(args, backward);
+  return cx.scratch({bytes}, DType::u8);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "core/tensor/device.h"
+
 namespace strata {
 
 void int8_encode(const float* x, int64_t rows, int64_t cols, int8_t* codes, float* scales) {
@@ -55,6 +57,12 @@ static Int8Error round_trip(Tensor w) {
 }
 
 Int8Error int8_round_trip(Tensor weight) {
+  if (weight.device.kind != DeviceKind::cpu) {
+    const HostCopy copy(weight);
+    const Int8Error error = int8_round_trip(*copy);
+    assign_from_host(weight, copy->data);
+    return error;
+  }
   if (weight.dtype == DType::f32) return round_trip<float>(weight);
   if (weight.dtype == DType::f64) return round_trip<double>(weight);
   throw Error(std::string("int8: weights must be f32 or f64, got ") + name_of(weight.dtype));

@@ -11,12 +11,30 @@
 
 namespace strata {
 
+// Memory that is held for the life of its owner (parameters, gradients, optimizer state, pools):
+// zero-filled, on one device. Throws Error (resource) when there is none.
+class STRATA_API Block {
+ public:
+  Block() = default;
+  Block(size_t bytes, const std::string& what, Device device = {});
+  ~Block();
+  Block(Block&& other) noexcept;
+  Block& operator=(Block&& other) noexcept;
+  void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+  Device device_;
+};
+
 // A stack of bytes with a fixed capacity. Marks are given back in reverse order.
 class STRATA_API Arena {
  public:
   // `capacity` bytes are reserved, not touched; kPlanning reserves nothing and never runs out.
-  Arena(std::string name, size_t capacity);
-  ~Arena();
+  Arena(std::string name, size_t capacity, Device device);
   Arena(Arena&&) noexcept;
   Arena& operator=(Arena&&) = delete;
 
@@ -36,7 +54,7 @@ class STRATA_API Arena {
  private:
   std::string name_;
   size_t capacity_, used_ = 0, peak_ = 0;
-  char* base_ = nullptr;
+  Block memory_;
 };
 
 class STRATA_API Memory {
@@ -54,23 +72,6 @@ class STRATA_API Memory {
 
  private:
   Device device_;
-};
-
-// Memory that is held for the life of its owner (parameters, gradients, optimizer state, pools):
-// zero-filled pages straight from the system. Throws Error (resource) when there is none.
-class STRATA_API Block {
- public:
-  Block() = default;
-  Block(size_t bytes, const std::string& what);
-  ~Block();
-  Block(Block&& other) noexcept;
-  Block& operator=(Block&& other) noexcept;
-  void* data() const { return data_; }
-  size_t bytes() const { return bytes_; }
-
- private:
-  void* data_ = nullptr;
-  size_t bytes_ = 0;
 };
 
 }  // namespace strata

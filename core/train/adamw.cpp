@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/tensor/device.h"
+
 namespace strata {
 
 static const Op<AdamWArgs> adamw_op("adamw");
@@ -12,9 +14,14 @@ static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(config) {
   size_t bytes = 0;
-  for (const NamedParam& p : params_.all())
-    if (p.slot->grad) bytes += 2 * padded(p.slot->grad.bytes());
-  memory_ = Block(bytes, "optimizer state");
+  Device device;
+  for (const NamedParam& p : params_.all()) {
+    if (!p.slot->grad) continue;
+    bytes += 2 * padded(p.slot->grad.bytes());
+    device = p.slot->grad.device;
+  }
+  memory_ = Block(bytes, "optimizer state", device);
+  norm_ = Block((1 + kNormPartials) * sizeof(double), "gradient norm", device);
   char* next = static_cast<char*>(memory_.data());
   for (const NamedParam& p : params_.all()) {
     const Tensor& grad = p.slot->grad;
@@ -29,11 +36,13 @@ AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(
 }
 
 double AdamW::grad_norm(Context& cx) {
-  double sum = 0;
-  Tensor total = view_of(&sum, {1}, DType::f64);
+  const Tensor total = view_of(norm_.data(), {1}, DType::f64, norm_.device());
+  const Tensor partial =
+      view_of(static_cast<double*>(norm_.data()) + 1, {kNormPartials}, DType::f64, norm_.device());
+  cx.zero(total);
   for (const NamedParam& p : params_.all())
-    if (p.slot->grad) squared_norm_op(cx, p.slot->grad.dtype, {p.slot->grad, total});
-  return std::sqrt(sum);
+    if (p.slot->grad) squared_norm_op(cx, p.slot->grad.dtype, {p.slot->grad, total, partial});
+  return std::sqrt(*HostCopy(total)->ptr<double>());
 }
 
 void AdamW::step(Context& cx, double lr, double clip) {

@@ -37,7 +37,7 @@ class STRATA_API AdamW {
   ParamStore& params_;
   AdamWConfig config_;
   int64_t steps_ = 0;
-  Block memory_;
+  Block memory_, norm_;
   std::vector<Moments> moments_;
 };
 

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 
 #include "core/io/file.h"
 #include "core/io/json.h"
 #include "core/io/safetensors.h"
+#include "core/tensor/device.h"
 
 namespace strata {
 namespace fs = std::filesystem;
@@ -60,9 +62,16 @@ static std::string state_hash(const Json& state, const std::string& where) {
   return hash.text();
 }
 
-static StoredTensor stored(std::string name, const Tensor& t) {
-  return {std::move(name), t.dtype, {t.shape.dim, t.shape.dim + t.shape.rank}, t.data, t.bytes()};
-}
+// Tensors of any device on their way to a file.
+struct StoredTensors {
+  void add(std::string name, const Tensor& tensor) {
+    const Tensor& t = *copies.emplace_back(tensor);
+    list.push_back(
+        {std::move(name), t.dtype, {t.shape.dim, t.shape.dim + t.shape.rank}, t.data, t.bytes()});
+  }
+  std::deque<HostCopy> copies;
+  std::vector<StoredTensor> list;
+};
 
 static std::string step_name(int64_t step) {
   char text[32];
@@ -102,17 +111,16 @@ std::string save_checkpoint(const std::string& folder, Trainer& trainer, int64_t
   const Trainer::Cursor cursor = trainer.cursor();
   const std::string path = folder + "/" + step_name(cursor.step);
   AtomicFolder out(path);
-  std::vector<StoredTensor> weights, moments;
-  for (const NamedParam& p : trainer.model().params().all())
-    weights.push_back(stored(p.name, p.slot->value));
+  StoredTensors weights, moments;
+  for (const NamedParam& p : trainer.model().params().all()) weights.add(p.name, p.slot->value);
   for (const AdamW::Moments& m : trainer.optimizer().moments()) {
-    moments.push_back(stored("m." + m.name, m.m));
-    moments.push_back(stored("v." + m.name, m.v));
+    moments.add("m." + m.name, m.m);
+    moments.add("v." + m.name, m.v);
   }
   const std::string model_file = out.temporary() + "/model.safetensors";
   const std::string optimizer_file = out.temporary() + "/optimizer.safetensors";
-  write_safetensors(model_file, weights, {{"format", "strata"}});
-  write_safetensors(optimizer_file, moments, {{"format", "strata"}});
+  write_safetensors(model_file, weights.list, {{"format", "strata"}});
+  write_safetensors(optimizer_file, moments.list, {{"format", "strata"}});
   Json state = Json::object();
   state.set("format", kFormat)
       .set("step", cursor.step)
@@ -180,7 +188,7 @@ static void read_into(const Safetensors& file, const std::string& name, const Te
     throw Error(file.path() + ": tensor '" + name + "' must be " + name_of(target.dtype) + " " +
                 shape_text(shape) + ", got " + name_of(source.dtype) + " " +
                 shape_text(source.shape) + "; it belongs to another model");
-  std::memcpy(target.data, source.data, source.bytes);
+  assign_from_host(target, source.data);
   file.forget(source);
 }
 

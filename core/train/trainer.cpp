@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "core/tensor/device.h"
 #include "core/train/schedule.h"
 
 namespace strata {
@@ -18,7 +19,7 @@ Trainer::Trainer(Model& model, const DataSource& source, const TrainConfig& trai
                 " must be a multiple of train.accumulate = " + std::to_string(train_.accumulate));
   learning_rate(train_, 1);  // refuses unknown schedules before anything is allocated
   plan_ = plan_training(model_, source_, train_);
-  plan_.require(size_t(train_.memory_limit));
+  plan_.require(size_t(train_.memory_limit), model_.device());
   model_.allocate(plan_, true);
   model_.initialize(uint64_t(train_.seed));
   AdamWConfig adamw{train_.betas[0], train_.betas[1], train_.eps, train_.weight_decay, decay_all};
@@ -92,7 +93,9 @@ StepReport Trainer::step() {
   return report;
 }
 
-static bool all_finite(const Tensor& x) {
+static bool all_finite(const Tensor& tensor) {
+  const HostCopy copy(tensor);
+  const Tensor& x = *copy;
   for (int64_t r = 0; r < x.rows(); ++r)
     for (int64_t c = 0; c < x.cols(); ++c)
       if (!std::isfinite(x.dtype == DType::f64 ? x.row<double>(r)[c] : double(x.row<float>(r)[c])))

@@ -117,6 +117,9 @@ int parse_and_run(const std::vector<std::string>& words) {
                  "a config key and its TOML value, such as train.lr=3e-3 (repeatable)")
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
+  app.add_option("--device", session.device,
+                 "where it runs, model.device: cpu, cuda or cuda:NUMBER")
+      ->type_name("DEVICE");
   app.add_flag("--json", session.json, "print the result as JSON");
   app.add_flag("--quiet", session.quiet, "print results and errors only");
 
@@ -125,6 +128,7 @@ int parse_and_run(const std::vector<std::string>& words) {
   add_check_layer_command(app, session);
   add_generate_command(app, session);
   add_check_golden_command(app, session);
+  add_doctor_command(app, session);
   add_help_command(app, session);
   add_init_command(app, session);
   add_inspect_command(app, session);

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <memory>
 
+#include "core/tensor/device.h"
 #include "experiments/cli/plugins.h"
 #include "experiments/evaluate/check_golden.h"
 
@@ -20,12 +21,17 @@ void add_check_golden_command(CLI::App& app, Session& session) {
   command->add_flag("--strict", arguments->strict, "skipped checks count as failures");
   command->footer(
       "\nExamples:\n  strata check-golden tests/golden\n"
-      "  strata check-golden --json --strict tests/golden/mamba2");
+      "  strata check-golden --json --strict tests/golden/mamba2\n"
+      "  strata check-golden --device cuda tests/golden");
   command->callback([&session, arguments] {
     session.action = [&session, arguments] {
       const auto plugins = open_plugins(session);
-      return run_check_golden(arguments->folders, *plugins,
-                              {.json = session.json, .strict = arguments->strict}, std::cout);
+      return run_check_golden(
+          arguments->folders, *plugins,
+          {.json = session.json,
+           .strict = arguments->strict,
+           .device = parse_device(session.device.empty() ? "cpu" : session.device)},
+          std::cout);
     };
   });
 }

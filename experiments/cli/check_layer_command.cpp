@@ -4,6 +4,7 @@
 
 #include "core/io/json.h"
 #include "core/model/config.h"
+#include "core/tensor/device.h"
 #include "experiments/cli/plugins.h"
 #include "plugins/kit/kit.h"
 
@@ -42,6 +43,7 @@ int check(const Session& session, const CheckArgs& args) {
   options.set = layer_options(session.sets);
   options.d_model = args.d_model;
   options.isolate = !args.in_process;
+  options.device = parse_device(session.device.empty() ? "cpu" : session.device);
   const auto rows = check_layer(*plugins, name, options, [&](const CheckRow& row) {
     if (!session.json && (!session.quiet || row.verdict == CheckVerdict::fail))
       std::cout << format_row(row) << std::endl;
@@ -69,7 +71,7 @@ void add_check_layer_command(CLI::App& app, Session& session) {
   command->add_flag("--in-process", args->in_process, "no child processes, for a debugger");
   command->footer(
       "\nExamples:\n  strata check-layer mamba2 --set d_state=8 --set chunk_size=4\n"
-      "  strata check-layer build/gru.so");
+      "  strata check-layer build/gru.so\n  strata check-layer mamba2 --device cuda");
   command->callback(
       [&session, args] { session.action = [&session, args] { return check(session, *args); }; });
 }

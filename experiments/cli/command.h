@@ -15,6 +15,7 @@ namespace strata {
 struct Session {
   std::vector<std::string> plugin_paths;  // --plugin-path, then STRATA_PLUGIN_PATH
   std::vector<std::string> sets;          // --set, in order
+  std::string device;                     // --device: "" leaves it to the config
   bool json = false, quiet = false;
   std::string command_line;     // as typed, for records
   std::string executable;       // path of this program, for child processes
@@ -35,6 +36,7 @@ void add_ablate_command(CLI::App& app, Session& session);
 void add_check_layer_command(CLI::App& app, Session& session);
 void add_generate_command(CLI::App& app, Session& session);
 void add_check_golden_command(CLI::App& app, Session& session);
+void add_doctor_command(CLI::App& app, Session& session);
 void add_help_command(CLI::App& app, Session& session);
 void add_init_command(CLI::App& app, Session& session);
 void add_inspect_command(CLI::App& app, Session& session);

@@ -67,6 +67,8 @@ void fill_task_defaults(TaskConfig& task) { resolve_task(task); }
 
 ConfigInput config_input(const ConfigArgs& args, const Session& session) {
   std::vector<Override> overrides = args.shorthands;
+  if (!session.device.empty())
+    overrides.push_back({"model.device", to_toml(TomlValue{session.device})});
   for (const std::string& set : session.sets) overrides.push_back(parse_override(set));
   const std::string text = args.file.empty() ? "" : read_file(args.file, 1 << 20);
   const std::string origin = args.file.empty() ? "the command line" : args.file;

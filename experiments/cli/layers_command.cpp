@@ -5,6 +5,7 @@
 #include "core/contract/plugin.h"
 #include "core/io/json.h"
 #include "experiments/cli/plugins.h"
+#include "plugins/host/loader.h"
 
 namespace strata {
 namespace {
@@ -22,7 +23,7 @@ Json to_json(const PluginFile& p) {
   for (const PluginAlias& alias : p.aliases) symbols += alias.symbol;
   Json row = Json::object();
   row.set("name", p.name).set("symbols", symbols).set("file", p.path).set("sha256", p.hash);
-  row.set("cuda", !p.cuda_path.empty()).set("own_hooks", std::move(hooks));
+  row.set("cuda", serves_cuda(p)).set("own_hooks", std::move(hooks));
   return row;
 }
 

@@ -32,11 +32,12 @@ struct GoldenReport {
 struct GoldenOptions {
   bool json = false;    // one JSON object instead of lines
   bool strict = false;  // skipped checks count as failures
+  Device device{};      // where the models run; operators run on the CPU alone
 };
 
 // All checks of one folder. What the build does not have gives a skipped row ("needs plugin
 // mamba1"); what cannot be loaded gives a refused one. Throws Error if this is no golden folder.
-GoldenReport check_golden(const std::string& folder, LayerFactory& factory);
+GoldenReport check_golden(const std::string& folder, LayerFactory& factory, Device device = {});
 
 // Checks every folder, and the golden folders inside of those that are none themselves; prints, and
 // returns the exit code: 0, 1 if a check failed, 2 if a folder was refused, which counts as failed.

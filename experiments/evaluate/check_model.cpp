@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "core/tensor/device.h"
 #include "experiments/evaluate/golden_checks.h"
 #include "experiments/evaluate/model_check.h"
 
@@ -186,10 +187,12 @@ std::string missing_plugin(const ForeignModel& foreign, LayerFactory& factory) {
 
 }  // namespace
 
-std::vector<GoldenRow> check_model(const std::string& folder, LayerFactory& factory) {
+std::vector<GoldenRow> check_model(const std::string& folder, LayerFactory& factory,
+                                   Device device) {
   ForeignModel foreign;
   try {
     foreign = read_foreign_config(folder + "/config.json");
+    foreign.config.model.device = to_string(device);
   } catch (const Error& error) {
     return {refused("config", error.what())};
   }
@@ -200,8 +203,10 @@ std::vector<GoldenRow> check_model(const std::string& folder, LayerFactory& fact
   std::vector<GoldenRow> rows;
   if (const std::string other = folder + "/config_hf5.json"; std::filesystem::exists(other)) {
     try {
+      ForeignModel again = read_foreign_config(other);
+      again.config.model.device = foreign.config.model.device;
       const std::string differing =
-          first_difference(to_toml(foreign.config), to_toml(read_foreign_config(other).config));
+          first_difference(to_toml(foreign.config), to_toml(again.config));
       rows.push_back(
           row_of("config_hf5.json says the same", differing.empty() ? 0 : 1, 0, differing));
     } catch (const Error& error) {

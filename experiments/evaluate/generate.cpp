@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/tensor/device.h"
+
 namespace strata {
 
 void prepare_generation(Model& model, size_t memory_limit) {
@@ -10,11 +12,13 @@ void prepare_generation(Model& model, size_t memory_limit) {
                 std::to_string(model.config().model.vocab_size) +
                 "; train on task.name = \"text\"");
   const MemoryPlan plan = model.plan({1, kPrefillChunk, false, false});
-  plan.require(memory_limit);
+  plan.require(memory_limit, model.device());
   model.allocate(plan, false);
 }
 
-static std::vector<double> last_logits(const Tensor& logits) {
+static std::vector<double> last_logits(const Tensor& on_device) {
+  const HostCopy copy(on_device);
+  const Tensor& logits = *copy;
   std::vector<double> out(static_cast<size_t>(logits.cols()));
   for (size_t i = 0; i < out.size(); ++i)
     out[i] = logits.dtype == DType::f64 ? logits.ptr<double>()[i] : double(logits.ptr<float>()[i]);

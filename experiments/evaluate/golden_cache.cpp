@@ -1,6 +1,7 @@
 #include "experiments/evaluate/golden_cache.h"
 
 #include <algorithm>
+#include "core/tensor/device.h"
 
 namespace strata::golden {
 
@@ -56,6 +57,11 @@ std::vector<double> conv_of(const char* slot, const CacheEntry& entry, int64_t c
   return out;
 }
 
+// Bytes of a pool on the model's device.
+Tensor bytes_at(void* base, int64_t offset, int64_t bytes, Device device) {
+  return view_of(static_cast<char*>(base) + offset, {bytes}, DType::u8, device);
+}
+
 std::vector<double> expected_conv(const Values& expected, int64_t row, int64_t kept) {
   const int64_t channels = expected.shape[1], kernel = expected.shape[2];
   std::vector<double> out;
@@ -88,10 +94,15 @@ double cache_difference(const Model& model, Cache& cache, const std::vector<int>
   }
   const CacheBatch& batch = cache.begin(sequences, 0);
   const CacheLayout& layout = cache.layout();
+  const HostCopy slots(batch.slots);
   double most = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    const char* slot = static_cast<const char*>(batch.slots_base) +
-                       batch.slots.ptr<int32_t>()[row] * layout.slot_bytes + entry.offset;
+    const HostCopy entry_bytes(bytes_at(
+        batch.slots_base,
+        entry.group >= 0 ? 0 : slots->ptr<int32_t>()[row] * layout.slot_bytes + entry.offset,
+        entry.group >= 0 ? 0 : entry.spec.shape.numel() * int64_t(size_of(entry.spec.dtype)),
+        model.device()));
+    const char* slot = entry_bytes->ptr<char>();
     std::vector<double> got, wanted;
     if (is_conv) {
       const Shape& shape = entry.spec.shape;
@@ -109,12 +120,16 @@ double cache_difference(const Model& model, Cache& cache, const std::vector<int>
       // Stored (batch, heads, length, head_dim); ours are the tokens of a page, heads side by side.
       const int64_t heads = expected.shape[1], length = expected.shape[2], dim = expected.shape[3];
       const CacheBatch::Group& group = batch.groups[size_t(entry.group)];
+      const HostCopy table(group.table);
       for (int64_t t = 0; t < length; ++t) {
-        const int32_t page = group.table.row<int32_t>(row)[t / kPageTokens];
+        const int32_t page = table->row<int32_t>(row)[t / kPageTokens];
         if (page < 0) continue;  // it has left the window
-        const char* token = static_cast<const char*>(group.pages) +
-                            page * layout.groups[size_t(entry.group)].page_bytes + entry.offset +
-                            (t % kPageTokens) * entry.token_bytes;
+        const HostCopy token_bytes(bytes_at(group.pages,
+                                            page * layout.groups[size_t(entry.group)].page_bytes +
+                                                entry.offset +
+                                                (t % kPageTokens) * entry.token_bytes,
+                                            entry.token_bytes, model.device()));
+        const char* token = token_bytes->ptr<char>();
         for (int64_t i = 0; i < heads * dim; ++i) {
           got.push_back(element(token, i, entry.spec.dtype));
           const int64_t head = i / dim;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include "core/tensor/device.h"
 
 namespace strata::golden {
 
@@ -69,7 +70,9 @@ void append(const Tensor& tensor, std::vector<double>& out) {
 
 }  // namespace
 
-std::vector<double> read_tensor(const Tensor& tensor) {
+std::vector<double> read_tensor(const Tensor& on_device) {
+  const HostCopy copy(on_device);
+  const Tensor& tensor = *copy;
   std::vector<double> out;
   out.reserve(size_t(tensor.numel()));
   switch (tensor.dtype) {

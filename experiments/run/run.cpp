@@ -15,6 +15,7 @@
 #include "core/io/json.h"
 #include "core/io/toml.h"
 #include "core/model/config_schema.h"
+#include "core/tensor/device.h"
 #include "core/train/checkpoint.h"
 #include "experiments/report/table.h"
 #include "experiments/run/journal.h"
@@ -40,6 +41,7 @@ void require_same_run(const Config& then, const Config& now, const std::string& 
   Config adjusted = now;
   adjusted.train.threads = then.train.threads;
   adjusted.train.steps = then.train.steps;
+  adjusted.model.device = then.model.device;  // a checkpoint moves between devices
   if (config_hash(adjusted) == config_hash(then)) return;
   const auto leaves = [](const Config& config) {
     const auto all = toml_leaves(parse_toml(to_toml(config), "config"));
@@ -94,6 +96,7 @@ class Run {
     reset_peak_resident_memory();
     resident_before_ = resident_memory();
     model_ = std::make_unique<Model>(std::move(assembled), factory);
+    if (on_device()) free_before_ = driver_of(model_->device()).free_bytes();
     trainer_ = std::make_unique<Trainer>(*model_, *source_, config_.train);
     fill_summary();
   }
@@ -135,6 +138,8 @@ class Run {
     summary_.peak_bytes = int64_t(peak_resident_memory());
     summary_.planned_bytes = int64_t(trainer_->plan().total());
     summary_.used_bytes = summary_.peak_bytes - int64_t(resident_before_);
+    if (on_device())
+      summary_.used_bytes = int64_t(free_before_ - driver_of(model_->device()).free_bytes());
     log_->line("memory planned " + format_bytes(size_t(summary_.planned_bytes)) + ", used " +
                format_bytes(size_t(std::max<int64_t>(0, summary_.used_bytes))));
     write_summary(folder_, summary_);
@@ -142,6 +147,8 @@ class Run {
   }
 
  private:
+  bool on_device() const { return model_->device().kind != DeviceKind::cpu; }
+
   void fill_summary() {
     const Task& task = source_->task();
     summary_.metric_name = task.metric();
@@ -277,7 +284,7 @@ class Run {
   RunSummary summary_;
   std::chrono::steady_clock::time_point started_;
   double seconds_before_ = 0;
-  size_t resident_before_ = 0;
+  size_t resident_before_ = 0, free_before_ = 0;  // on the host, on the device
   int64_t tokens_ = 0;
 };
 

@@ -3,7 +3,7 @@
 #include <omp.h>
 
 #include "core/ops/arithmetic.h"
-#include "layers/mamba2/ssd_layout.h"
+#include "layers/mamba2/ssd_layout_cuda.h"
 
 namespace strata::mamba2 {
 namespace {
@@ -50,6 +50,10 @@ GradTarget target(Context& cx, Tensor x) { return x ? cx.grad_target(x) : GradTa
 }  // namespace
 
 int64_t ssd_workspace_bytes(const SsdScanArgs& args, bool backward) {
+  if (args.x.device.kind == DeviceKind::cuda) {
+    if (args.x.dtype == DType::f64) return SsdCudaWorkspace<double>(args, backward, nullptr).bytes;
+    return SsdCudaWorkspace<float>(args, backward, nullptr).bytes;
+  }
   if (args.x.dtype == DType::f64) return SsdWorkspace<double>(args, backward, nullptr).bytes;
   return SsdWorkspace<float>(args, backward, nullptr).bytes;
 }

@@ -44,7 +44,7 @@ class Moe final : public Layer {
     aux_loss_ = c.get("aux_loss", 0.01, "weight of the load-balancing loss");
     bias_update_ =
         c.get("bias_update", 0.0, "moves correction_bias after each step towards even loads by it");
-    if (n_experts_ > 1024 || route_.top_k > n_experts_ || shared < 0)
+    if (n_experts_ > kMaxExperts || route_.top_k > n_experts_ || shared < 0)
       throw Error(c.place() + ": top_k must be 1 to n_experts, n_experts at most 1024 and " +
                   "shared_d_ff not negative, got top_k " + std::to_string(route_.top_k) +
                   ", n_experts " + std::to_string(n_experts_) + ", shared_d_ff " +

@@ -8,6 +8,8 @@
 
 namespace strata::moe {
 
+constexpr int kMaxExperts = 1024;
+
 enum class Router : uint8_t { softmax, sigmoid, topk_softmax };
 
 struct RouteOptions {

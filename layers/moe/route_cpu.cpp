@@ -38,8 +38,6 @@ void choose(int64_t n, int64_t k, int32_t* index, const F& value) {
   }
 }
 
-constexpr int64_t kMaxExperts = 1024;
-
 // Which groups of experts may be chosen from: those with the largest sums of their two best values.
 template <class T, class F>
 void choose_groups(int64_t n, const RouteOptions& o, bool* allowed, const F& value) {

@@ -156,12 +156,21 @@ void ElfFile::read_symbols(uint64_t symtab, uint64_t count, std::string_view str
     std::memcpy(&s, table.data() + i * sizeof s, sizeof s);
     if (s.st_name >= strings.size() && s.st_name != 0) damaged("a symbol's name is outside");
     const int binding = ELF64_ST_BIND(s.st_info), visibility = ELF64_ST_VISIBILITY(s.st_other);
-    if (s.st_shndx == SHN_UNDEF || binding == STB_LOCAL || visibility == STV_HIDDEN) continue;
+    if (binding == STB_LOCAL || visibility == STV_HIDDEN) continue;
     const std::string_view rest = strings.substr(s.st_name);
     const size_t length = rest.find('\0');
     if (length == std::string_view::npos) damaged("a symbol's name has no end");
-    symbols_.push_back({std::string(rest.substr(0, length)), s.st_value, s.st_size});
+    std::string name(rest.substr(0, length));
+    if (s.st_shndx == SHN_UNDEF)
+      imports_.push_back(std::move(name));
+    else
+      symbols_.push_back({std::move(name), s.st_value, s.st_size});
   }
+}
+
+bool ElfFile::imports(std::string_view part) const {
+  return std::any_of(imports_.begin(), imports_.end(),
+                     [&](const std::string& name) { return name.find(part) != std::string::npos; });
 }
 
 void ElfFile::read_notes(std::string_view notes) {

@@ -25,6 +25,8 @@ class ElfFile {
 
   // The defined, exported symbols.
   const std::vector<ElfSymbol>& symbols() const { return symbols_; }
+  // True when a symbol that must come from elsewhere has `part` in its name.
+  bool imports(std::string_view part) const;
   // Of the linker's note, as hex; "" when there is none.
   const std::string& build_id() const { return build_id_; }
   // The bytes [address, address + size) of the loaded image that lie in the file. Throws Error when
@@ -49,6 +51,7 @@ class ElfFile {
   std::string path_, build_id_;
   std::vector<Segment> segments_;
   std::vector<ElfSymbol> symbols_;
+  std::vector<std::string> imports_;
 };
 
 }  // namespace strata

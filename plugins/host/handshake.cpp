@@ -157,6 +157,7 @@ PluginFile inspect_plugin(const std::string& given) {
   file.entry = entry->name;
   file.hash = sha256_hex(bytes);
   file.build_id = elf.build_id();
+  file.own_kernels = elf.imports("register_kernel");
   read_card(elf, *entry, file);
   find_cuda(file);
   return file;

@@ -22,9 +22,10 @@ struct PluginFile {
   std::string name;      // "mamba2"
   char symbol = 0;       // 'M'
   std::vector<PluginAlias> aliases;
-  uint32_t own_hooks = 0;  // Hook bits (core/contract/plugin.h)
-  std::string cuda_path;   // the <name>_cuda.so beside it, or ""
-  bool sealed = false;     // it carries a checksum of itself, and that is right
+  uint32_t own_hooks = 0;    // Hook bits (core/contract/plugin.h)
+  bool own_kernels = false;  // it registers kernels, and so needs some for every device
+  std::string cuda_path;     // the <name>_cuda.so beside it, or ""
+  bool sealed = false;       // it carries a checksum of itself, and that is right
 };
 
 // Reads and checks a plugin file. Throws Error (one sentence with both sides and the remedy) for a

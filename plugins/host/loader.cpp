@@ -6,7 +6,9 @@
 
 // Boost.DLL on the standard library's file system needs no library of Boost.
 #define BOOST_DLL_USE_STD_FS
+#include <dlfcn.h>
 #include <boost/dll/shared_library.hpp>
+#include <filesystem>
 #include <map>
 #include <mutex>
 
@@ -67,28 +69,69 @@ void try_in_child(const std::string& path, const std::string& entry) {
 
 }  // namespace
 
+// The library of `path`, loaded now or before. Kernels that it registers twice are an error. A
+// plugin without a checksum is tried in a child first, by its entry.
+static boost::dll::shared_library& library_of(Loaded& l, const std::string& path,
+                                              const std::string& unsealed_entry = "") {
+  auto it = l.libraries.find(path);
+  if (it != l.libraries.end()) return it->second;
+  if (!unsealed_entry.empty()) try_in_child(path, unsealed_entry);
+  std::error_code failed;
+  take_registration_clash();
+  boost::dll::shared_library library(path, kMode, failed);
+  if (failed)
+    throw Error(path + ": the system's loader refuses it: " + failed.message() +
+                "; rebuild it against this strata");
+  it = l.libraries.emplace(path, std::move(library)).first;
+  const std::string clash = take_registration_clash();
+  if (!clash.empty()) throw Error(path + ": " + clash + "; give the operation another name");
+  return it->second;
+}
+
 const PluginInfo& load_plugin(const PluginFile& file) {
   Loaded& l = loaded();
   std::scoped_lock lock(l.mutex);
-  auto it = l.libraries.find(file.path);
-  if (it == l.libraries.end()) {
-    if (!file.sealed) try_in_child(file.path, file.entry);
-    std::error_code failed;
-    take_registration_clash();
-    boost::dll::shared_library library(file.path, kMode, failed);
-    if (failed)
-      throw Error(file.path + ": the system's loader refuses it: " + failed.message() +
-                  "; rebuild it against this strata");
-    it = l.libraries.emplace(file.path, std::move(library)).first;
-    const std::string clash = take_registration_clash();
-    if (!clash.empty()) throw Error(file.path + ": " + clash + "; give the operation another name");
-  }
-  if (!it->second.has(file.entry))
+  const boost::dll::shared_library& library =
+      library_of(l, file.path, file.sealed ? "" : file.entry);
+  if (!library.has(file.entry))
     throw Error(file.path + ": has changed since it was found; run again");
-  const PluginInfo& info = it->second.get<const PluginInfo>(file.entry);
+  const PluginInfo& info = library.get<const PluginInfo>(file.entry);
   if (info.struct_size < sizeof(PluginInfo) || file.name != info.name || file.symbol != info.symbol)
     throw Error(file.path + ": has changed since it was found; run again");
   return info;
+}
+
+void load_cuda_half(const PluginFile& file) {
+  if (file.cuda_path.empty()) return;
+  Loaded& l = loaded();
+  std::scoped_lock lock(l.mutex);
+  library_of(l, file.cuda_path);
+}
+
+// Beside libstrata.so.
+static std::filesystem::path cuda_library() {
+  Dl_info self;
+  const bool known = dladdr(reinterpret_cast<void*>(&register_kernel), &self) && self.dli_fname;
+  const auto folder = known ? std::filesystem::path(self.dli_fname).parent_path() : "";
+  return folder / "libstrata_cuda.so";
+}
+
+bool serves_cuda(const PluginFile& file) {
+  std::error_code none;
+  return std::filesystem::exists(cuda_library(), none) &&
+         (!file.own_kernels || !file.cuda_path.empty());
+}
+
+void load_cuda_library() {
+  const std::filesystem::path path = cuda_library();
+  std::error_code none;
+  if (!std::filesystem::exists(path, none))
+    throw Error(path.string() + ": is not there: this build has no CUDA kernels; build with nvcc " +
+                    "installed (-DSTRATA_CUDA=ON), or use device = \"cpu\"",
+                ErrorKind::resource);
+  Loaded& l = loaded();
+  std::scoped_lock lock(l.mutex);
+  library_of(l, path.string());
 }
 
 }  // namespace strata

@@ -12,4 +12,15 @@ namespace strata {
 // changed since its handshake.
 const PluginInfo& load_plugin(const PluginFile& file);
 
+// Loads the CUDA kernels of a plugin, when it has any.
+void load_cuda_half(const PluginFile& file);
+
+// True when layers of the plugin can run on CUDA: libstrata_cuda.so is there, and the plugin's own
+// kernels are too.
+bool serves_cuda(const PluginFile& file);
+
+// Loads libstrata_cuda.so, which lies beside libstrata.so. Throws Error (resource) naming the place
+// when it is not there or cannot be loaded.
+void load_cuda_library();
+
 }  // namespace strata

@@ -123,9 +123,16 @@ const PluginFile& Registry::find(const std::string& symbol) const {
   return plugins_[bind(symbol).plugin];
 }
 
+void Registry::use_device(Device device) {
+  if (device.kind == DeviceKind::cuda) load_cuda_library();
+  device_ = device;
+}
+
 std::unique_ptr<Layer> Registry::create(const std::string& symbol, const LayerConfig& config) {
   const PluginFile& file = find(symbol);
-  auto layer = load_plugin(file).create(config);
+  const PluginInfo& info = load_plugin(file);
+  if (device_.kind == DeviceKind::cuda) load_cuda_half(file);
+  auto layer = info.create(config);
   if (!layer) throw Error(file.path + ": makes no layer; its create function returned nothing");
   return layer;
 }
@@ -156,7 +163,7 @@ std::string layers_table(const Registry& registry) {
       std::string& list = p.own_hooks & hook ? own : rest;
       list += (list.empty() ? "" : " ") + std::string(name);
     }
-    rows.push_back({p.name, symbols, p.cuda_path.empty() ? "cpu" : "cpu,cuda", own, rest, p.path});
+    rows.push_back({p.name, symbols, serves_cuda(p) ? "cpu,cuda" : "cpu", own, rest, p.path});
   }
   std::vector<size_t> widths(rows[0].size());
   for (const auto& row : rows)

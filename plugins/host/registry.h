@@ -26,6 +26,7 @@ class Registry final : public LayerFactory {
                     const std::string& folder = default_plugin_folder());
 
   // LayerFactory: `symbol` is a symbol ("M"), an alias ("w") or a name ("mamba2").
+  void use_device(Device device) override;
   std::unique_ptr<Layer> create(const std::string& symbol, const LayerConfig& config) override;
   std::string name_of(const std::string& symbol) override;
   Options preset(const std::string& symbol) override;
@@ -53,6 +54,7 @@ class Registry final : public LayerFactory {
   void remove(const std::string& name);
   const Binding& bind(const std::string& symbol) const;
 
+  Device device_;
   std::vector<PluginFile> plugins_;
   std::map<std::string, Binding, std::less<>> bindings_;  // by symbol, alias and name
   std::map<std::string, std::string> refused_;

@@ -2,28 +2,39 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "core/contract/plugin.h"
+#include "core/tensor/device.h"
 
 namespace strata::kit {
 
 constexpr size_t kArena = size_t{1} << 30;  // reserved, touched only as far as needed
 constexpr size_t kPoisoned = size_t{1} << 20;
 
-Site::Site(DType dtype, Mode mode, KitState* state, bool planning)
-    : memory(planning ? std::make_unique<Memory>(Device{})
-                      : std::make_unique<Memory>(Device{}, kArena, kArena)),
+Site::Site(Device device, DType dtype, Mode mode, KitState* state, bool planning)
+    : memory(planning ? std::make_unique<Memory>(device)
+                      : std::make_unique<Memory>(device, kArena, kArena)),
       cx(*memory, dtype),
       pass(cx, mode, state) {
   if (planning) return;
-  for (Arena* arena : {&memory->activations, &memory->scratch}) {  // not-a-numbers
+  static const std::vector<unsigned char> kNotANumbers(kPoisoned, 0xff);
+  for (Arena* arena : {&memory->activations, &memory->scratch}) {
     const size_t mark = arena->mark();
-    std::memset(arena->take(kPoisoned, "kit"), 0xff, kPoisoned);
+    driver_of(device).upload(arena->take(kPoisoned, "kit"), kNotANumbers.data(), kPoisoned);
     arena->release(mark);
     arena->reset_peak();
   }
+}
+
+Tensor Site::on_device(std::vector<int32_t>& values, const Shape& shape) {
+  if (values.empty()) return {};
+  const bool planning = cx.planning();
+  if (cx.device().kind == DeviceKind::cpu)
+    return view_of(planning ? nullptr : values.data(), shape, DType::i32);
+  const Tensor t = cx.alloc(shape, DType::i32);
+  if (!planning) assign_from_host(t, values.data());
+  return t;
 }
 
 Bed::Bed(const LayerChoice& choice, DType dtype, uint64_t seed) : choice_(choice), dtype_(dtype) {
@@ -34,7 +45,7 @@ Bed::Bed(const LayerChoice& choice, DType dtype, uint64_t seed) : choice_(choice
   config.refuse_unread();
   own_backward_ = choice.factory->own_hooks(choice.symbol) & kBackward;
   store_.adopt("", choice.symbol, *layer_);
-  store_.allocate(dtype, true, false);
+  store_.allocate(dtype, true, false, choice.device);
   store_.initialize(seed);
   for (ParamSlot& p : layer_->params()) {
     Values v = values_of(p.value);
@@ -61,7 +72,7 @@ Batch Bed::random_batch(int64_t batch, int64_t seq_len, uint64_t seed) const {
 
 std::unique_ptr<Site> Bed::enter(const Batch& in, Mode mode, KitState* state, bool recording,
                                  bool planning, bool constant_input) {
-  auto site = std::make_unique<Site>(dtype_, mode, state, planning);
+  auto site = std::make_unique<Site>(choice_.device, dtype_, mode, state, planning);
   Context& cx = site->cx;
   cx.set_place(place_);
   cx.set_aux_scale(aux_scale_);
@@ -75,23 +86,23 @@ std::unique_ptr<Site> Bed::enter(const Batch& in, Mode mode, KitState* state, bo
   }
   site->seq_idx = in.seq_idx;
   const Shape places{in.batch, in.seq_len};
-  auto tokens = [&](std::vector<int32_t>& v) {
-    return v.empty() ? Tensor{} : view_of(planning ? nullptr : v.data(), places, DType::i32);
-  };
-  site->pass.set_places(tokens(site->positions), tokens(site->seq_idx));
+  site->pass.set_places(site->on_device(site->positions, places),
+                        site->on_device(site->seq_idx, places));
   // d_model comes from x, so that a check may offer a wrong one.
   const int64_t width = int64_t(in.x.size()) / (in.batch * in.seq_len);
   cx.set_recording(recording);
   site->x = cx.alloc({in.batch, in.seq_len, width}, dtype_);
   if (!planning) assign(site->x, in.x);
-  if (!planning && site->x.bytes() > 0)
-    site->before.assign(site->x.ptr<unsigned char>(),
-                        site->x.ptr<unsigned char>() + site->x.bytes());
+  if (!planning && site->x.bytes() > 0) {
+    const HostCopy x(site->x);
+    site->before.assign(x->ptr<unsigned char>(), x->ptr<unsigned char>() + x->bytes());
+  }
   if (!constant_input) site->x = cx.track(site->x);
   site->pass.publish("embed", site->x);
   site->pass.tape_begin = cx.tape_size();
   site->pass.input = site->x;
   site->y = layer_->forward(cx, site->x, site->pass);
+  site->pass.bring_back();
   site->pass.output = site->y;
   if (!(site->y.shape == site->x.shape) || site->y.dtype != dtype_)
     throw Error(place_ + ": forward gives " + to_string(site->y.shape) + " " +
@@ -168,7 +179,9 @@ static void collect(const Tensor& t, Values& out) {
   for (int64_t r = 0; r < t.rows(); ++r) out.insert(out.end(), t.row<T>(r), t.row<T>(r) + t.cols());
 }
 
-Values values_of(Tensor t) {
+Values values_of(Tensor tensor) {
+  const HostCopy copy(tensor);
+  const Tensor& t = *copy;
   Values out;
   out.reserve(size_t(t.numel()));
   if (t.dtype == DType::f64)
@@ -181,6 +194,11 @@ Values values_of(Tensor t) {
 }
 
 void assign(Tensor t, const Values& values) {
+  if (t.device.kind != DeviceKind::cpu) {
+    std::vector<char> bytes(t.bytes());
+    assign(view_of(bytes.data(), t.shape, t.dtype), values);
+    return assign_from_host(t, bytes.data());
+  }
   for (int64_t r = 0, i = 0; r < t.rows(); ++r)
     for (int64_t c = 0; c < t.cols(); ++c, ++i) {
       if (t.dtype == DType::f64)

@@ -25,6 +25,7 @@ struct LayerChoice {
   std::string symbol;  // or name
   int64_t d_model = 0;
   Options options;  // presets included
+  Device device;
 };
 
 struct Gradients {
@@ -34,7 +35,9 @@ struct Gradients {
 
 // One forward in flight: its memory, tape and pass.
 struct Site {
-  Site(DType dtype, Mode mode, KitState* state, bool planning);
+  Site(Device device, DType dtype, Mode mode, KitState* state, bool planning);
+  // Where the kernels read integers of the host.
+  Tensor on_device(std::vector<int32_t>& values, const Shape& shape);
   std::unique_ptr<Memory> memory;
   Context cx;
   KitPass pass;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/tensor/device.h"
 #include "plugins/kit/checks.h"
 #include "plugins/kit/isolate.h"
 
@@ -89,7 +90,8 @@ Rows check_shapes(const LayerChoice& c) {
         size_t here = not_finite(values_of(site->y));
         here += not_finite(bed.backward(*site, bed.random_values(int64_t(in.x.size()), 9)));
         for (const Values& g : bed.grads()) here += not_finite(g);
-        const bool changed = std::memcmp(site->before.data(), site->x.data, site->before.size());
+        const bool changed =
+            std::memcmp(site->before.data(), HostCopy(site->x)->data, site->before.size());
         if (changed) note = shape_text(in) + ": forward or backward writes to its input";
         if (here) note = shape_text(in) + ": " + std::to_string(here) + " values are not finite";
         bad += here + changed;

@@ -72,6 +72,23 @@ Rows check_numbers(const LayerChoice& c) {
   return rows;
 }
 
+// The same layer on the CPU and on the choice's device.
+Rows check_devices(const LayerChoice& c) {
+  LayerChoice cpu = c;
+  cpu.device = {};
+  Rows rows;
+  for (const auto& [batch, seq_len] : {std::pair<int64_t, int64_t>{2, 65}, {3, 1}, {1, 300}}) {
+    const std::string shape = " " + std::to_string(batch) + " x " + std::to_string(seq_len);
+    const Gradients there = train_in(c, DType::f64, batch, seq_len);
+    const Gradients here = train_in(cpu, DType::f64, batch, seq_len);
+    rows.push_back(measured("as on the CPU" + shape,
+                            std::max({difference(there.y, here.y), difference(there.dx, here.dx),
+                                      apart(there.params, here.params)}),
+                            1e-9, "float64, forward and every gradient"));
+  }
+  return rows;
+}
+
 // Weights that quantize() gives up go through int8 and back.
 Rows check_quantize(const LayerChoice& c) {
   Bed bed(c, DType::f32);

@@ -27,6 +27,7 @@ Rows check_uses(const LayerChoice& c);       // gradients add up, frozen, called
 Rows check_state(const LayerChoice& c);      // decode, chunked prefill, fork, ragged batch, ...
 Rows check_documents(const LayerChoice& c);  // documents forward, documents backward
 Rows check_numbers(const LayerChoice& c);    // float32, float32 backward, determinism, threads
+Rows check_devices(const LayerChoice& c);    // as on the CPU
 Rows check_quantize(const LayerChoice& c);   // int8
 
 }  // namespace strata::kit

@@ -67,13 +67,15 @@ int64_t fitting_width(LayerChoice choice, std::string& refusal) {
 std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symbol,
                                   const KitOptions& options,
                                   const std::function<void(const CheckRow&)>& on_row) {
-  LayerChoice choice{&factory, symbol, options.d_model, factory.preset(symbol)};
+  factory.use_device(options.device);
+  LayerChoice choice{&factory, symbol, options.d_model, factory.preset(symbol), options.device};
   for (const auto& [key, value] : options.set) choice.options[key] = value;
   std::vector<CheckRow> rows;
   auto report = [&](const CheckRow& row) {
     rows.push_back(row);
     if (on_row) on_row(row);
   };
+  const bool on_device = options.device.kind != DeviceKind::cpu;
   std::string refusal;
   // A constructor that crashes must not take the kit with it.
   const auto trial = [&] {
@@ -83,7 +85,7 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
       Bed(choice, DType::f64);
     return Rows{};
   };
-  if (options.isolate)
+  if (options.isolate && !on_device)
     for (const CheckRow& row : run_in_child("assembly", trial)) {
       if (row.note.find("crashes") != 0 && row.note.find("does not end") != 0) continue;
       report(row);
@@ -100,13 +102,17 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
       continue;
     }
     const auto run = [&] { return group.run(choice); };
-    for (const CheckRow& row :
-         options.isolate ? run_in_child(group.name, run) : run_caught(group.name, run))
+    for (const CheckRow& row : options.isolate && !on_device ? run_in_child(group.name, run)
+                                                             : run_caught(group.name, run))
       report(row);
     runs = rows.back().check != kKernels || rows.back().verdict == CheckVerdict::ok;
   }
   report(skipped("bf16", "not promised on the CPU"));
-  report(skipped("cuda", "this build has no CUDA kernels"));
+  if (on_device)
+    for (const CheckRow& row : run_caught("devices agree", [&] { return check_devices(choice); }))
+      report(row);
+  else
+    report(skipped("cuda", "run with --device cuda on a machine with a GPU"));
   return rows;
 }
 

@@ -24,7 +24,9 @@ struct KitOptions {
   Options set;          // of the layer, above its preset
   int64_t d_model = 0;  // 0: the smallest of 8, 16, ... 1024 that the layer accepts
   uint64_t seed = 1;
-  bool isolate = true;  // each group of checks in a child process, so that a crash is a failed row
+  Device device;        // where the layer runs; a second run on the CPU is compared with it
+  bool isolate = true;  // each group of checks in a child process, so that a crash is a failed row;
+                        // on the CPU alone, since a device does not survive a fork
 };
 
 // Checks the layer of a symbol or name. `on_row` sees every row as soon as it is known. Throws

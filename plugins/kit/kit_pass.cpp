@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/tensor/device.h"
+
 namespace strata::kit {
 
 constexpr int64_t kGuard = 64;
@@ -113,14 +115,36 @@ StateRef KitPass::state(std::string_view name, const Shape& per_sequence, DType 
   static const int32_t kNoSlot = 0;
   if (mode_ == Mode::train) return {};
   StateRef ref = state_->fixed({std::string(name), per_sequence, dtype, Growth::fixed()});
-  return cx_.planning() ? StateRef{nullptr, 0, &kNoSlot} : ref;
+  if (cx_.planning()) return {nullptr, 0, &kNoSlot};
+  ref.base = mirror(ref.base, state_->bytes_of(std::string(name)), true);
+  ref.slots = static_cast<const int32_t*>(
+      mirror(ref.slots, size_t(state_->rows()) * sizeof(int32_t), false));
+  return ref;
 }
 
 PagesRef KitPass::pages(std::string_view name, const Shape& per_token, DType dtype, Growth growth) {
   static const int32_t kNoPage = 0;
   if (mode_ == Mode::train) return {};
   PagesRef ref = state_->paged({std::string(name), per_token, dtype, growth});
-  return cx_.planning() ? PagesRef{nullptr, 0, 0, &kNoPage, 1, &kNoPage} : ref;
+  if (cx_.planning()) return {nullptr, 0, 0, &kNoPage, 1, &kNoPage};
+  const size_t rows = size_t(state_->rows()) * sizeof(int32_t);
+  ref.base = mirror(ref.base, state_->bytes_of(std::string(name)), true);
+  ref.table = static_cast<const int32_t*>(mirror(ref.table, rows * size_t(ref.table_pitch), false));
+  ref.lengths = static_cast<const int32_t*>(mirror(ref.lengths, rows, false));
+  return ref;
+}
+
+void* KitPass::mirror(const void* host, size_t bytes, bool written) {
+  const Device device = cx_.device();
+  if (device.kind == DeviceKind::cpu) return const_cast<void*>(host);
+  mirrors_.push_back({written ? const_cast<void*>(host) : nullptr, Block(bytes, "state", device)});
+  driver_of(device).upload(mirrors_.back().memory.data(), host, bytes);
+  return mirrors_.back().memory.data();
+}
+
+void KitPass::bring_back() {
+  for (const Mirror& m : mirrors_)
+    if (m.host) driver_of(cx_.device()).download(m.host, m.memory.data(), m.memory.bytes());
 }
 
 std::string KitPass::unique(std::string_view base) {

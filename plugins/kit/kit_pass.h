@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/contract/layer.h"
+#include "core/tensor/memory.h"
 
 namespace strata::kit {
 
@@ -27,6 +28,7 @@ class KitState {
 
   StateRef fixed(const StateSpec& spec);
   PagesRef paged(const StateSpec& spec);
+  size_t bytes_of(const std::string& name) const { return entries_.at(name).bytes.size(); }
 
   int64_t rows() const { return rows_; }
   const std::vector<int32_t>& lengths() const { return lengths_; }
@@ -69,6 +71,9 @@ class KitPass final : public Pass {
   Tensor saved(std::string_view name) const override;
   Random random() const override { return Random(1, stream_of("kit")); }
 
+  // The state as the kernels left it on a device.
+  void bring_back();
+
   void set_places(Tensor positions, Tensor seq_idx) {
     positions_ = positions;
     seq_idx_ = seq_idx;
@@ -79,6 +84,13 @@ class KitPass final : public Pass {
   Mode mode_;
   KitState* state_;
   Tensor positions_, seq_idx_;
+  // A copy on the device of what lies on the host.
+  struct Mirror {
+    void* host;
+    Block memory;
+  };
+  void* mirror(const void* host, size_t bytes, bool written);
+  std::vector<Mirror> mirrors_;
   std::map<std::string, int, std::less<>> uses_;
   std::map<std::string, Tensor, std::less<>> published_, saved_;
 };

@@ -40,7 +40,7 @@ struct Golden {
       const GradTarget t = b.cx.grad_target(y);
       const bool given = file.find(prefix + "cotangent.y") != nullptr;
       const auto cotangent = given ? values(prefix + "cotangent.y") : std::vector<double>{};
-      for (int64_t i = 0; i < y.numel(); ++i) set(t.grad, i, given ? cotangent[size_t(i)] : 1.0);
+      set_all(t.grad, [&](int64_t i) { return given ? cotangent[size_t(i)] : 1.0; });
       b.cx.replay(0);
       for (size_t i = 0; i < in.size(); ++i)
         if (file.find(prefix + "grad." + inputs[i]))

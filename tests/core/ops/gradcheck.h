@@ -11,13 +11,14 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <vector>
 
 #include "core/contract/context.h"
+#include "core/tensor/device.h"
 #include "core/tensor/memory.h"
 #include "core/tensor/random.h"
+#include "tests/test_device.h"
 
 namespace strata::test {
 
@@ -56,10 +57,29 @@ inline void set(const Tensor& t, int64_t i, double v) {
     t.row<double>(r)[c] = v;
 }
 
-inline std::vector<double> values(const Tensor& t) {
-  std::vector<double> v(size_t(t ? t.numel() : 0));
-  for (size_t i = 0; i < v.size(); ++i) v[i] = get(t, int64_t(i));
+// Numbers of a tensor on any device, rows packed.
+inline std::vector<double> values(const Tensor& tensor) {
+  if (!tensor) return {};
+  const HostCopy t(tensor);
+  std::vector<double> v(static_cast<size_t>(t->numel()));
+  for (size_t i = 0; i < v.size(); ++i) v[i] = get(*t, int64_t(i));
   return v;
+}
+
+// Writes a tensor on any device; what lies between its rows is kept.
+inline void set_all(const Tensor& t, const std::function<double(int64_t)>& value) {
+  if (t.device.kind == DeviceKind::cpu) {
+    for (int64_t i = 0; i < t.numel(); ++i) set(t, i, value(i));
+    return;
+  }
+  const size_t row_bytes = size_t(t.cols()) * size_of(t.dtype);
+  std::vector<char> bytes(t.bytes());
+  const Tensor packed = view_of(bytes.data(), t.shape, t.dtype);
+  for (int64_t i = 0; i < t.numel(); ++i) set(packed, i, value(i));
+  if (t.contiguous()) return assign_from_host(t, bytes.data());
+  for (int64_t r = 0; r < t.rows(); ++r)
+    driver_of(t.device).upload(static_cast<char*>(t.data) + r * t.pitch * int64_t(size_of(t.dtype)),
+                               bytes.data() + size_t(r) * row_bytes, row_bytes);
 }
 
 inline double largest(const std::vector<double>& v) {
@@ -83,24 +103,24 @@ inline double difference(const std::vector<double>& a, const std::vector<double>
 // needs.
 struct Bench {
   explicit Bench(DType dtype, size_t bytes = size_t{64} << 20)
-      : memory(Device{}, bytes, bytes), cx(memory, dtype) {}
+      : memory(test_device(), bytes, bytes), cx(memory, dtype) {}
   Bench(DType dtype, size_t activations, size_t scratch)
-      : memory(Device{}, activations, scratch), cx(memory, dtype) {}
+      : memory(test_device(), activations, scratch), cx(memory, dtype) {}
   // A tensor with the given values (all dtypes of kernels), not tracked.
   Tensor tensor(const Shape& shape, const std::vector<double>& v) {
     Tensor t = cx.alloc(shape);
-    for (int64_t i = 0; i < t.numel(); ++i) set(t, i, v[size_t(i)]);
+    set_all(t, [&](int64_t i) { return v[size_t(i)]; });
     return t;
   }
   Tensor ints(const Shape& shape, const std::vector<int32_t>& v) {
     Tensor t = cx.alloc(shape, DType::i32);
-    for (int64_t i = 0; i < t.numel(); ++i) t.ptr<int32_t>()[i] = v[size_t(i)];
+    assign_from_host(t, v.data());
     return t;
   }
   Tensor random(const Shape& shape, uint64_t seed = 1, double scale = 1) {
     Random draw(seed, 7);
     Tensor t = cx.alloc(shape);
-    for (int64_t i = 0; i < t.numel(); ++i) set(t, i, scale * draw.normal());
+    set_all(t, [&](int64_t) { return scale * draw.normal(); });
     return t;
   }
   Memory memory;
@@ -125,12 +145,10 @@ inline GradRun run_once(const std::vector<Shape>& shapes, const Build& build, DT
       const bool slice = pitched && s.rank > 0;
       if (slice) s[-1] += 3;
       Tensor t = cx.alloc(s);
-      if (!cx.planning())
-        for (int64_t i = 0; i < t.numel(); ++i) set(t, i, 1e3);
+      if (!cx.planning() && slice) set_all(t, [](int64_t) { return 1e3; });
       if (o.wanted.empty() || o.wanted[n]) t = cx.track(t);
       if (slice) t = cx.columns(t, 2, shapes[n].cols());
-      if (!cx.planning())
-        for (int64_t i = 0; i < t.numel(); ++i) set(t, i, in[n][size_t(i)]);
+      if (!cx.planning()) set_all(t, [&](int64_t i) { return in[n][size_t(i)]; });
       x.push_back(t);
     }
     std::vector<Tensor> ys;
@@ -142,8 +160,7 @@ inline GradRun run_once(const std::vector<Shape>& shapes, const Build& build, DT
       REQUIRE_MESSAGE(t.wanted, "the output is not a variable");
       REQUIRE_FALSE(t.accumulate);
       Random draw(99, 3);
-      if (!cx.planning())
-        for (int64_t i = 0; i < y.numel(); ++i) set(t.grad, i, draw.normal());
+      if (!cx.planning()) set_all(t.grad, [&](int64_t) { return draw.normal(); });
     }
     cx.replay(0);
     for (size_t n = 0; n < x.size(); ++n) {
@@ -152,15 +169,16 @@ inline GradRun run_once(const std::vector<Shape>& shapes, const Build& build, DT
       out.grads.push_back(g ? values(g) : std::vector<double>(size_t(x[n].numel()), 0.0));
     }
   };
-  Memory plan{Device{}};
+  Memory plan{test_device()};
   Context planned(plan, dtype);
   walk(planned);
   Bench bench(dtype, plan.activations.peak(), plan.scratch.peak());
   // Memory of a fresh arena is zero; a run must not depend on that.
   for (Arena* a : {&bench.memory.activations, &bench.memory.scratch}) {
     const size_t mark = a->mark();
-    if (a->capacity() > 0)
-      std::memset(a->take(a->capacity() / 64 * 64, ""), 0x7f, a->capacity() / 64 * 64);
+    const std::vector<char> noise(a->capacity() / 64 * 64, 0x7f);
+    if (!noise.empty())
+      driver_of(test_device()).upload(a->take(noise.size(), ""), noise.data(), noise.size());
     a->release(mark);
   }
   walk(bench.cx);

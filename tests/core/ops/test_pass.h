@@ -12,6 +12,9 @@
 #include <vector>
 
 #include "core/contract/layer.h"
+#include "core/tensor/device.h"
+#include "core/tensor/memory.h"
+#include "tests/test_device.h"
 
 namespace strata::test {
 
@@ -28,6 +31,7 @@ class TestPass : public Pass {
 
   // Starts a pass of `mode`. `tokens`: what the pass before it appended to the pages.
   TestPass& begin(Mode mode, int64_t tokens_before = 0) {
+    bring_back();
     mode_ = mode;
     counts_.clear();
     for (int32_t& n : lengths_) n += int32_t(tokens_before);
@@ -35,6 +39,7 @@ class TestPass : public Pass {
   }
   // Forgets every state.
   void reset() {
+    mirrors_.clear();
     states_.clear();
     pools_.clear();
     std::fill(lengths_.begin(), lengths_.end(), 0);
@@ -53,7 +58,8 @@ class TestPass : public Pass {
     const size_t bytes = size_t(per_sequence.numel()) * size_of(dtype);
     auto& store = states_[std::string(name)];
     if (store.empty()) store.assign(bytes * size_t(batch_), 0);
-    return {store.data(), int64_t(bytes), slots_.data()};
+    return {on_device(store.data(), store.size(), true), int64_t(bytes),
+            on_device(slots_.data(), slots_.size() * sizeof(int32_t), false)};
   }
 
   PagesRef pages(std::string_view name, const Shape& per_token, DType dtype,
@@ -63,8 +69,13 @@ class TestPass : public Pass {
     const int64_t token = per_token.numel() * int64_t(size_of(dtype));
     auto& store = pools_[std::string(name)];
     if (store.empty()) store.assign(size_t(token * kPageTokens) * table_.size(), 0);
-    return {store.data(),  token * kPageTokens, token,
-            table_.data(), pages_per_row_,      lengths_.data()};
+    const size_t ids = sizeof(int32_t);
+    return {on_device(store.data(), store.size(), true),
+            token * kPageTokens,
+            token,
+            on_device(table_.data(), table_.size() * ids, false),
+            pages_per_row_,
+            on_device(lengths_.data(), lengths_.size() * ids, false)};
   }
 
   std::string unique(std::string_view base) override {
@@ -78,10 +89,31 @@ class TestPass : public Pass {
   Random random() const override { return Random(1, 2); }
 
   // The bytes of a state in slot order, for tests that look or fork.
-  std::vector<unsigned char>& bytes(const std::string& name) { return states_.at(name); }
+  std::vector<unsigned char>& bytes(const std::string& name) {
+    bring_back();
+    return states_.at(name);
+  }
   std::map<std::string, StateSpec> specs;  // what the operations declared
 
  private:
+  struct Mirror {
+    void* host;
+    Block memory;
+  };
+  // What lies on the host where the kernels of the test's device can reach it, until bring_back().
+  template <class T>
+  T* on_device(T* host, size_t bytes, bool written) {
+    if (test_device().kind == DeviceKind::cpu) return host;
+    mirrors_.push_back({written ? host : nullptr, Block(bytes, "test state", test_device())});
+    driver_of(test_device()).upload(mirrors_.back().memory.data(), host, bytes);
+    return static_cast<T*>(mirrors_.back().memory.data());
+  }
+  void bring_back() {
+    for (Mirror& m : mirrors_)
+      if (m.host) driver_of(test_device()).download(m.host, m.memory.data(), m.memory.bytes());
+    mirrors_.clear();
+  }
+  std::vector<Mirror> mirrors_;
   int64_t batch_, pages_per_row_;
   Mode mode_ = Mode::train;
   Tensor positions_, seq_idx_;

@@ -24,7 +24,9 @@ TEST_CASE("exported symbols, the build id and their bytes are read") {
   REQUIRE(bytes.size() > 1000);
   const ElfFile file(bytes, "x.so");
   CHECK(exports(file, "answer"));
-  CHECK_FALSE(exports(file, "__cxa_finalize"));  // imported
+  CHECK_FALSE(exports(file, "__cxa_finalize"));
+  CHECK(file.imports("__cxa_finalize"));
+  CHECK_FALSE(file.imports("answer"));
   CHECK(file.build_id().size() == 40);
 }
 

@@ -1,0 +1,131 @@
+// CUDA devices as core/tensor/device.h asks for them.
+#include <cuda_runtime.h>
+
+#include <cstdio>
+
+#include "core/kernels/library_cuda.h"
+#include "core/tensor/device.h"
+
+namespace strata {
+namespace {
+
+constexpr int kLeastMajor = 8;  // compute capability 8.0, Ampere
+
+// Errors that end the use of the device name it and the place.
+void check(cudaError_t status, const std::string& what) {
+  if (status == cudaSuccess) return;
+  throw Error(what + ": CUDA says: " + cudaGetErrorString(status), ErrorKind::resource);
+}
+
+class CudaDriver final : public DeviceDriver {
+ public:
+  explicit CudaDriver(int index) : index_(index), place_("device cuda:" + std::to_string(index)) {
+    check(cudaGetDeviceProperties(&properties_, index), place_);
+    if (properties_.major < kLeastMajor)
+      throw Error(place_ + ": " + properties_.name + " has compute capability " +
+                      std::to_string(properties_.major) + "." + std::to_string(properties_.minor) +
+                      ", at least 8.0 is needed; use device = \"cpu\"",
+                  ErrorKind::resource);
+    check(cudaSetDevice(index), place_);
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), place_);
+  }
+
+  std::string description() const override {
+    char text[400];
+    std::snprintf(text, sizeof text, "%s, %d multiprocessors, %.0f GiB, compute capability %d.%d",
+                  properties_.name, properties_.multiProcessorCount,
+                  double(properties_.totalGlobalMem) / double(1 << 30), properties_.major,
+                  properties_.minor);
+    return text;
+  }
+
+  std::vector<Library> libraries() const override {
+    const FoundLibrary cublas = find_cuda_library("libcublas.so.13");
+    return {{"cuBLAS", cublas.handle ? cublas.path : cublas.why, cublas.handle != nullptr}};
+  }
+
+  size_t free_bytes() const override {
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), place_);
+    return free;
+  }
+
+  void* reserve(size_t bytes, const std::string& what) override {
+    void* p = nullptr;
+    check(cudaSetDevice(index_), place_);
+    if (cudaMalloc(&p, bytes) != cudaSuccess) {
+      (void)cudaGetLastError();
+      throw Error(what + ": " + place_ + " cannot provide " + std::to_string(bytes >> 20) +
+                      " MiB, " + std::to_string(free_bytes() >> 20) +
+                      " MiB are free; use a smaller batch_size, seq_len or model",
+                  ErrorKind::resource);
+    }
+    clear(p, bytes);
+    return p;
+  }
+
+  // Whoever releases memory at the end of the process finds the context gone: that is no error.
+  void release(void* memory, size_t) override {
+    if (cudaStreamSynchronize(stream_) != cudaSuccess) (void)cudaGetLastError();
+    if (cudaFree(memory) != cudaSuccess) (void)cudaGetLastError();
+  }
+
+  Stream stream() const override { return {stream_}; }
+
+  void upload(void* to, const void* from, size_t bytes) override {
+    move(to, from, bytes, cudaMemcpyHostToDevice);
+    wait();
+  }
+  void download(void* to, const void* from, size_t bytes) override {
+    move(to, from, bytes, cudaMemcpyDeviceToHost);
+    wait();
+  }
+  void copy(void* to, const void* from, size_t bytes) override {
+    move(to, from, bytes, cudaMemcpyDeviceToDevice);
+  }
+  void clear(void* memory, size_t bytes) override {
+    check(cudaMemsetAsync(memory, 0, bytes, stream_), place_);
+  }
+  void wait() override { check(cudaStreamSynchronize(stream_), place_ + ": a kernel failed"); }
+
+ private:
+  void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    if (bytes > 0)
+      check(cudaMemcpyAsync(to, from, bytes, kind, stream_), place_ + ": a copy failed");
+  }
+
+  int index_;
+  std::string place_;
+  cudaDeviceProp properties_{};
+  cudaStream_t stream_ = nullptr;
+};
+
+DeviceCount count() {
+  DeviceCount found;
+  const cudaError_t status = cudaGetDeviceCount(&found.count);
+  if (status != cudaSuccess) {
+    (void)cudaGetLastError();
+    found = {0, cudaGetErrorString(status)};
+  } else if (found.count == 0) {
+    found.why = "no CUDA device is visible";
+  }
+  return found;
+}
+
+std::unique_ptr<DeviceDriver> open(int index) {
+  const DeviceCount found = count();
+  const std::string place = "device cuda:" + std::to_string(index);
+  if (found.count == 0)
+    throw Error(place + ": " + found.why + "; check nvidia-smi, or use device = \"cpu\"",
+                ErrorKind::resource);
+  if (index >= found.count)
+    throw Error(place + ": this machine has " + std::to_string(found.count) +
+                    " CUDA devices, cuda:0 to cuda:" + std::to_string(found.count - 1),
+                ErrorKind::resource);
+  return std::make_unique<CudaDriver>(index);
+}
+
+const bool registered = register_device_library(DeviceKind::cuda, {&open, &count});
+
+}  // namespace
+}  // namespace strata
