@@ -368,9 +368,9 @@ std::string family_file(const std::string& type, const std::string& origin, std:
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
   });
   const std::string path = folder + "/" + type + ".toml";
-  if (is_plain && fs::exists(path)) return path;
+  std::error_code error;  // a name may be too long for the file system
+  if (is_plain && fs::exists(path, error)) return path;
   std::vector<std::string> known;
-  std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder, error)) {
     if (entry.path().extension() == ".toml") known.push_back(entry.path().stem().string());
   }

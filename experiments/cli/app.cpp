@@ -177,6 +177,8 @@ int run_cli(int argc, const char* const* argv) {
   } catch (const std::bad_alloc&) {
     return complain("memory is exhausted; a smaller batch_size or recompute = \"block\" needs less",
                     kNoResources);
+  } catch (const std::filesystem::filesystem_error& e) {
+    return complain(e.path1().string() + ": " + e.code().message(), kBadInput);
   } catch (const std::exception& e) {
     return complain(std::string("unexpected: ") + e.what() + "; please report it with the command",
                     kFailed);

@@ -255,6 +255,13 @@ TEST_CASE("families: mamba2 has its class's 128 heads of 64 where a config is si
   CHECK(option<int64_t>(read_foreign_config(config, "c"), "M", "head_dim") == 64);
 }
 
+TEST_CASE("families: a model_type that no file name can hold is unknown") {
+  const std::string endless(300, 'x');
+  const std::string text = error_text(
+      [&] { read_foreign_config(changed("llama", "model_type", Json(endless)), "config.json"); });
+  CHECK(text.find("is unknown; known: bamba") != std::string::npos);
+}
+
 TEST_CASE("families: a family file is checked too") {
   const TempFolder folder;
   const auto read = [&](const std::string& text) {

@@ -130,3 +130,14 @@ TEST_CASE("cli: an unknown or missing subcommand names those that there are") {
   CHECK(has(refused("help"), "there are config, task, layer, pattern, exit-codes"));
   CHECK(has(refused("help confg"), "did you mean config?"));
 }
+
+TEST_CASE("cli: a path that the file system refuses is one sentence") {
+  const std::string endless(300, 'x');
+  for (const std::string& command : {"inspect " + endless, "check-golden " + endless,
+                                     "run --pattern M- --task mqar --steps 1 --out " + endless}) {
+    const std::string said = refused(command);
+    CHECK(has(said, endless));
+    CHECK(has(said, "File name too long"));
+    CHECK(!has(said, "unexpected"));
+  }
+}
