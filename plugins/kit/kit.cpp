@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "core/tensor/device.h"
 #include "plugins/kit/checks.h"
 #include "plugins/kit/isolate.h"
 
@@ -68,6 +69,7 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
                                   const KitOptions& options,
                                   const std::function<void(const CheckRow&)>& on_row) {
   factory.use_device(options.device);
+  driver_of(options.device);  // refused here, in its own words
   LayerChoice choice{&factory, symbol, options.d_model, factory.preset(symbol), options.device};
   for (const auto& [key, value] : options.set) choice.options[key] = value;
   std::vector<CheckRow> rows;

@@ -1,7 +1,9 @@
 // --device: what is refused without one, and, on a machine that has one, the same numbers there.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <sstream>
 
 #include "core/io/file.h"
 #include "core/io/json.h"
@@ -13,7 +15,7 @@ using strata::test::Outcome;
 namespace {
 
 const std::string kRun =
-    "run --pattern M-M*E --task mqar --d-model 32 --batch-size 4 --threads 1 --quiet --resume auto "
+    "run --pattern M-M*E --task mqar --d-model 32 --batch-size 4 --threads 1 --quiet "
     "--set task.eval_size=8 --set task.seq_len=32 --set task.n_pairs=4 --set train.log_every=1 "
     "--set layers.M.head_dim=16 --set layers.*.n_heads=2 ";
 
@@ -42,12 +44,15 @@ TEST_CASE("doctor says what is here and what is missing") {
 }
 
 TEST_CASE("a device that is not there is one sentence and an exit code") {
-  const Outcome unknown = strata::test::strata(kRun + "--steps 1 --device tpu");
+  const strata::test::TempFolder folder;
+  const std::string out = " --out " + (folder / "run");
+  const Outcome unknown = strata::test::strata(kRun + "--steps 1 --device tpu" + out);
   CHECK(unknown.code == 2);
   CHECK(unknown.err.find("the device must be cpu, cuda or cuda:NUMBER, got 'tpu'") !=
         std::string::npos);
-  for (const char* command : {"run --pattern M --task mqar --steps 1", "check-layer mlp"}) {
-    const Outcome absent = strata::test::strata(std::string(command) + " --device cuda:99");
+  for (const std::string& command :
+       {"run --pattern M --task mqar --steps 1" + out, std::string("check-layer mlp")}) {
+    const Outcome absent = strata::test::strata(command + " --device cuda:99");
     CAPTURE(absent.err);
     CHECK(absent.code == 3);
     CHECK(absent.err.starts_with("strata: "));
@@ -56,12 +61,13 @@ TEST_CASE("a device that is not there is one sentence and an exit code") {
 }
 
 TEST_CASE("a device trains as the CPU does, and a run moves between them") {
+  const strata::test::TempFolder folder;
   if (!has_cuda()) {
     MESSAGE("no CUDA device here");
-    CHECK(strata::test::strata(kRun + "--steps 1 --device cuda").code == 3);
+    CHECK(strata::test::strata(kRun + "--steps 1 --device cuda --out " + (folder / "run")).code ==
+          3);
     return;
   }
-  const strata::test::TempFolder folder;
   const std::string cpu = folder / "cpu", cuda = folder / "cuda", moved = folder / "moved";
   REQUIRE(strata::test::strata(kRun + "--steps 40 --out " + cpu).code == 0);
   REQUIRE(strata::test::strata(kRun + "--steps 40 --device cuda --out " + cuda).code == 0);
@@ -70,5 +76,6 @@ TEST_CASE("a device trains as the CPU does, and a run moves between them") {
   const std::vector<double> here = losses(cpu), there = losses(cuda);
   REQUIRE(here.size() == there.size());
   for (size_t i = 0; i < here.size(); ++i) CHECK(std::abs(there[i] / here[i] - 1) < 1e-4);
-  CHECK(strata::test::strata(kRun + "--steps 60 --device cuda --out " + moved).code == 0);
+  CHECK(strata::test::strata(kRun + "--steps 60 --device cuda --resume auto --out " + moved).code ==
+        0);
 }
