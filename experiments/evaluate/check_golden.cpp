@@ -129,6 +129,11 @@ int run_check_golden(const std::vector<std::string>& folders, LayerFactory& fact
   std::vector<std::string> all;
   std::vector<GoldenReport> wrong;
   for (const std::string& folder : folders) {
+    // `golden/*` names the notes beside the folders too.
+    if (folders.size() > 1 && std::filesystem::is_regular_file(folder)) {
+      wrong.push_back({folder, {golden::skipped("folder", "a file, not a golden folder")}});
+      continue;
+    }
     try {
       for (const std::string& inner : expand(folder)) all.push_back(inner);
     } catch (const Error& error) {

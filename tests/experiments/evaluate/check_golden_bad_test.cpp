@@ -53,9 +53,13 @@ TEST_CASE("check-golden: a path that is no golden folder is refused, the others 
           run_check_golden({folder / "none"}, layers, {}, out);
         }).ends_with("there is no such folder"));
   folder.write("README.md", "");
-  CHECK(run_check_golden({folder / "README.md", kGolden + "llama"}, layers, {}, out) == 2);
-  CHECK(out.str().find("README.md: expected a folder, got a file") != std::string::npos);
+  CHECK(error_text([&] {
+          run_check_golden({folder / "README.md"}, layers, {}, out);
+        }).find("README.md: expected a folder, got a file") != std::string::npos);
+  CHECK(run_check_golden({folder / "none", kGolden + "llama"}, layers, {}, out) == 2);
   CHECK(out.str().ends_with(" passed, 1 failed, 0 skipped\n"));
+  CHECK(run_check_golden({folder / "README.md", kGolden + "llama"}, layers, {}, out) == 0);
+  CHECK(out.str().ends_with(" passed, 0 failed, 1 skipped\n"));
 }
 
 TEST_CASE("check-golden: golden folders are found in folders of folders") {
