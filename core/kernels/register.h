@@ -59,6 +59,15 @@ void run_kernel(const void* args, Stream stream) {
   STRATA_KERNEL(op, strata::DeviceKind::cuda, strata::DType::f32, Args, function<float>) \
   STRATA_KERNEL(op, strata::DeviceKind::cuda, strata::DType::f64, Args, function<double>)
 
+// For kernels whose T may be bf16 and f16 (core/kernels/half.cuh).
+#define STRATA_CUDA_HALF_KERNEL(op, Args, function)                                              \
+  STRATA_KERNEL(op, strata::DeviceKind::cuda, strata::DType::bf16, Args, function<strata::bf16>) \
+  STRATA_KERNEL(op, strata::DeviceKind::cuda, strata::DType::f16, Args, function<strata::f16>)
+
+// For kernels that inference does not need: f16 does not train.
+#define STRATA_CUDA_BF16_KERNEL(op, Args, function) \
+  STRATA_KERNEL(op, strata::DeviceKind::cuda, strata::DType::bf16, Args, function<strata::bf16>)
+
 #define STRATA_CPU_KERNEL(op, Args, function)                                           \
   STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f32, Args, function<float>) \
   STRATA_KERNEL(op, strata::DeviceKind::cpu, strata::DType::f64, Args, function<double>)

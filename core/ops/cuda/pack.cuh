@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/kernels/device.cuh"
+#include "core/kernels/half.cuh"
 
 namespace strata {
 namespace {
@@ -25,6 +26,22 @@ __device__ __forceinline__ Pack<T, N> load_pack(const T* at) {
 template <int N, class T>
 __device__ __forceinline__ void store_pack(T* at, const Pack<T, N>& value) {
   *reinterpret_cast<Pack<T, N>*>(at) = value;
+}
+
+// The same numbers in the type they are computed in, and back.
+template <class T, int N>
+__device__ __forceinline__ Pack<Accum<T>, N> widen(const Pack<T, N>& p) {
+  Pack<Accum<T>, N> out;
+#pragma unroll
+  for (int e = 0; e < N; ++e) out.v[e] = wide(p.v[e]);
+  return out;
+}
+template <class T, class A, int N>
+__device__ __forceinline__ Pack<T, N> narrow(const Pack<A, N>& p) {
+  Pack<T, N> out;
+#pragma unroll
+  for (int e = 0; e < N; ++e) out.v[e] = narrow_to<T>(p.v[e]);
+  return out;
 }
 
 // target = or += value, as the gradient's place asks.
