@@ -209,9 +209,11 @@ GradTarget Context::grad_target(Tensor x) {
   if (x.param) {
     Tensor g = x.param->grad;
     if (!g) return {};
-    if (g.data)
-      g.data = static_cast<char*>(g.data) +
-               (static_cast<char*>(x.data) - static_cast<char*>(x.param->value.data));
+    if (g.data) {  // the gradient may be of a wider type than the parameter
+      const int64_t first = (static_cast<char*>(x.data) - static_cast<char*>(x.param->value.data)) /
+                            int64_t(size_of(x.dtype));
+      g.data = static_cast<char*>(g.data) + first * int64_t(size_of(g.dtype));
+    }
     g.shape = x.shape;
     g.pitch = x.pitch;
     return {g, true, true};
@@ -304,6 +306,8 @@ void Context::tap(std::string_view name, Tensor value) {
 }
 
 void Context::set_probe(Probe* probe) { impl_->probe = probe; }
+
+bool Context::observed() const { return impl_->probe || impl_->profile; }
 
 void Context::add_loss(std::string_view name, Tensor scalar, double weight) {
   impl_->aux.push_back({std::string(name), scalar, weight});

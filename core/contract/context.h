@@ -112,6 +112,8 @@ class STRATA_API Context {
   // --- taps: name an intermediate; free of cost unless a probe is attached.
   void tap(std::string_view name, Tensor value);
   void set_probe(Probe* probe);
+  // Whether a probe or a profile wants to see every operation.
+  bool observed() const;
 
   // Auxiliary losses of layers; `scalar` is (1,) and tracked. Adds weight * scalar to the loss of
   // this microbatch; the value is kept for the log.

@@ -4,8 +4,8 @@
 #include <set>
 #include <unordered_map>
 
-#include "core/io/convert.h"
 #include "core/io/families.h"
+#include "core/tensor/convert.h"
 #include "core/tensor/device.h"
 
 namespace strata {

@@ -2,9 +2,9 @@
 #include <filesystem>
 #include <set>
 
-#include "core/io/convert.h"
 #include "core/io/json.h"
 #include "core/io/safetensors.h"
+#include "core/tensor/convert.h"
 
 namespace strata {
 

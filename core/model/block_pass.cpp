@@ -1,8 +1,9 @@
 #include "core/model/block_pass.h"
 
-#include "core/tensor/device.h"
-
 #include <algorithm>
+
+#include "core/ops/tally.h"
+#include "core/tensor/device.h"
 
 namespace strata {
 
@@ -124,32 +125,20 @@ Tensor BlockPass::saved(std::string_view name) const {
   return it->second;
 }
 
-static double number_at(const Tensor& t, int64_t i) {
-  switch (t.dtype) {
-    case DType::i32:
-      return t.ptr<int32_t>()[i];
-    case DType::f64:
-      return t.ptr<double>()[i];
-    case DType::f32:
-      return t.ptr<float>()[i];
-    default:
-      throw Error(std::string("losses and counts are i32, f32 or f64, not ") + name_of(t.dtype));
-  }
-}
-
 void take_notes(Context& cx, CallState& call) {
-  for (const Context::AuxLoss& loss : cx.aux_losses())
-    if (!cx.planning()) call.aux += loss.weight * number_at(*HostCopy(loss.value), 0);
-  for (const Context::Count& count : cx.counts()) {
-    if (cx.planning()) break;
-    std::vector<double>& sum = call.counts[count.place].counts[count.name];
-    sum.resize(std::max(sum.size(), size_t(count.values.numel())));
-    const HostCopy values(count.values);
-    for (int64_t i = 0; i < values->numel(); ++i) sum[size_t(i)] += number_at(*values, i);
+  if (call.notes) {
+    for (const Context::AuxLoss& loss : cx.aux_losses())
+      tally(cx, loss.value, call.notes->sum(Notes::aux), loss.weight);
+    for (const Context::Count& count : cx.counts())
+      tally(cx, count.values,
+            call.notes->count(count.place, count.name, count.values.numel(), cx.planning()));
   }
   cx.drop_notes({});
 }
 
-Random BlockPass::random() const { return Random(call_.seed, stream_of(place_), call_.step << 32); }
+Random BlockPass::random() const {
+  call_.draws = true;
+  return Random(call_.seed, stream_of(place_), call_.step << 32);
+}
 
 }  // namespace strata

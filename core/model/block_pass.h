@@ -8,6 +8,7 @@
 
 #include "core/contract/layer.h"
 #include "core/model/cache_layout.h"
+#include "core/model/notes.h"
 
 namespace strata {
 
@@ -42,15 +43,13 @@ struct CallState {
   std::map<std::string, CacheEntry, std::less<>> published_pages;  // planning
   std::set<std::string>* fetched = nullptr;  // planning: names that were asked for
   int stage = 0;                             // of the block that runs: how many '|' stand before it
+  bool draws = false;                        // a layer asked for random numbers
   bool recomputes = false;  // unrecorded now, recorded again for the block's backward
-
-  // Summed over the walk: weighted auxiliary losses, and counts by call site.
-  double aux = 0;
-  std::map<std::string, StepCounts, std::less<>> counts;
+  Notes* notes = nullptr;   // training: where losses and counts of layers go
 };
 
-// Moves what `cx` noted since the last time into the sums of `call`. Reads device memory: before a
-// block's activations are released.
+// Adds what `cx` noted since the last time to the notes of `call`: before a block's activations are
+// released.
 void take_notes(Context& cx, CallState& call);
 
 class STRATA_API BlockPass final : public Pass {

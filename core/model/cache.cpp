@@ -195,6 +195,9 @@ void Cache::reserve(Sequence& s, int64_t n_tokens) {
   }
 }
 
+// Tables grow in steps of 1024 tokens on a device, where a recorded decode step knows their width.
+constexpr int64_t kTableStep = 16;
+
 const CacheBatch& Cache::begin(std::span<const int> sequences, int64_t n_tokens) {
   std::vector<int> sorted(sequences.begin(), sequences.end());
   std::sort(sorted.begin(), sorted.end());
@@ -233,6 +236,7 @@ const CacheBatch& Cache::begin(std::span<const int> sequences, int64_t n_tokens)
   for (size_t g = 0; g < pages_.size(); ++g) {
     int64_t width = 1;
     for (int id : members_) width = std::max(width, int64_t(at(id).tables[g].size()));
+    if (device_.kind != DeviceKind::cpu) width = (width + kTableStep - 1) / kTableStep * kTableStep;
     tables_[g].assign(size_t(batch * width), -1);
     for (int64_t b = 0; b < batch; ++b)
       std::copy(at(members_[b]).tables[g].begin(), at(members_[b]).tables[g].end(),

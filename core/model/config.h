@@ -33,6 +33,7 @@ struct ModelConfig {
   double init_std = 0.02;
   std::string dtype = "f32";
   std::string device = "cpu";
+  bool cuda_graphs = true;
 };
 
 using TaskValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;
@@ -60,7 +61,7 @@ struct TrainConfig {
   double weight_decay = 0.1;
   double clip = 1;
   std::string loss_norm = "token";
-  int64_t loss_chunk = 256;            // tokens per chunk of the cross entropy
+  int64_t loss_chunk = 0;              // tokens per chunk of the cross entropy; 0: by device
   std::vector<std::string> recompute;  // {}, {"block"} or symbols
   int64_t seed = 0;
   int64_t threads = 0;  // 0: every core

@@ -80,8 +80,12 @@ void add_model(Table& t) {
   t.key("logits_multiplier", s, &M::logits_multiplier, kAny, "", "scales the logits");
   t.key("init_std", s, &M::init_std, kAtLeast0, "",
         "standard deviation of the embedding and head at the start");
-  t.key("dtype", s, &M::dtype, one_of({"f32", "f64"}), "", "type of weights and activations");
+  t.key("dtype", s, &M::dtype, one_of({"f32", "f64", "bf16", "f16"}), "",
+        "type of weights and activations; bf16 and f16 on CUDA, f16 for inference");
   t.key("device", s, &M::device, kAny, "", "where it runs: cpu, cuda or cuda:NUMBER");
+  t.key("cuda_graphs", s, &M::cuda_graphs, kAny, "",
+        "CUDA: record training and decode steps once and replay them; the results are the same")
+      .identity = false;
 }
 
 void add_train(Table& t) {
@@ -110,8 +114,8 @@ void add_train(Table& t) {
   t.key("clip", s, &T::clip, kAtLeast0, "", "largest global gradient norm; 0: no clipping");
   t.key("loss_norm", s, &T::loss_norm, one_of({"token", "microbatch"}), "",
         "divide by the labels of the whole step, or of each microbatch");
-  t.key("loss_chunk", s, &T::loss_chunk, kCount, "tokens",
-        "logits that exist at once in the cross entropy");
+  t.key("loss_chunk", s, &T::loss_chunk, {0, 1 << 20}, "tokens",
+        "logits that exist at once in the cross entropy; 0: 256 on the CPU, up to 8192 on a GPU");
   t.key("recompute", s, &T::recompute, kAny, "",
         "blocks recomputed in the backward pass: \"none\", \"block\" (all) or symbols [\"M\"]");
   t.key("seed", s, &T::seed, kAtLeast0, "", "of data order, initialisation and dropout");

@@ -1,24 +1,30 @@
 #include "core/model/model.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "core/model/stack_options.h"
 #include "core/ops/arithmetic.h"
 #include "core/ops/embedding.h"
-#include "core/ops/fill.h"
 #include "core/ops/linear.h"
 #include "core/ops/lm_head_loss.h"
 #include "core/ops/positions.h"
 #include "core/ops/residual_add.h"
 #include "core/ops/rms_norm.h"
+#include "core/ops/tally.h"
 #include "core/tensor/device.h"
 
 namespace strata {
 
-static DType parse_dtype(const std::string& name) {
+static DType parse_dtype(const std::string& name, Device device) {
+  const bool half = name == "bf16" || name == "f16";
+  if (half && device.kind == DeviceKind::cpu)
+    throw Error("model.dtype = \"" + name + "\" needs a CUDA device, model.device is " +
+                to_string(device) + "; use f32, or --device cuda");
   if (name == "f32") return DType::f32;
   if (name == "f64") return DType::f64;
-  throw Error("model.dtype must be f32 or f64, got '" + name + "'");
+  if (half) return name == "bf16" ? DType::bf16 : DType::f16;
+  throw Error("model.dtype must be f32, f64, bf16 or f16, got '" + name + "'");
 }
 
 // Where kernels of the context read a tensor of the host: the same place on the CPU, else a copy.
@@ -29,6 +35,12 @@ static Tensor on_device(Context& cx, Tensor host) {
   return t;
 }
 
+static Tensor on_device(Context& cx, double number) {
+  const Tensor t = cx.alloc({1}, DType::f64);
+  if (!cx.planning()) assign_from_host(t, &number);
+  return t;
+}
+
 static TokenBatch on_device(Context& cx, const TokenBatch& batch) {
   return {on_device(cx, batch.tokens), on_device(cx, batch.labels), on_device(cx, batch.seq_idx)};
 }
@@ -36,7 +48,7 @@ static TokenBatch on_device(Context& cx, const TokenBatch& batch) {
 Model::Model(Config config, LayerFactory& factory)
     : config_(std::move(config)),
       expansion_(expand_pattern(config_.model.pattern)),
-      dtype_(parse_dtype(config_.model.dtype)),
+      dtype_(parse_dtype(config_.model.dtype, parse_device(config_.model.device))),
       device_(parse_device(config_.model.device)) {
   const ModelConfig& m = config_.model;
   if (m.d_model < 1)
@@ -58,59 +70,6 @@ Model::Model(Config config, LayerFactory& factory)
 
 Param Model::head() const { return lm_head_ ? lm_head_ : embed_; }
 
-// ------------------------------------------------------------------------------------- planning
-static Tensor shape_of(const Shape& shape, DType dtype) { return view_of(nullptr, shape, dtype); }
-
-void Model::declare_state() {
-  Memory memory{device_};
-  Context cx(memory, dtype_);
-  CallState call;
-  call.mode = Mode::prefill;
-  call.declare = &layout_;
-  run_extend(cx, call, shape_of({1, 2}, DType::i32), false);
-  for (const Site* site : stack_->sites())
-    for (const StateSpec& spec : site->layer->state())
-      if (spec.same_as.empty()) layout_.add(site->id, spec);
-}
-
-MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
-  MemoryPlan plan;
-  plan.parameters = params_.value_bytes(dtype_);
-  if (shape.training) {
-    plan.gradients = params_.grad_bytes(dtype_);
-    plan.optimizer = plan.gradients * size_t(optimizer_states);
-  }
-  params_.allocate(dtype_, shape.training, true, device_);
-  Memory memory{device_};
-  Context cx(memory, dtype_);
-  const Tensor ids = shape_of({shape.batch, shape.seq_len}, DType::i32);
-  const TokenBatch batch{ids, ids, shape.documents ? ids : Tensor{}};
-  if (shape.training) {
-    run_training(cx, batch, 1, 0, 1);
-    run_evaluation(cx, batch, ids);
-  } else {
-    run_evaluation(cx, batch, ids);
-  }
-  if (!shape.training && shape.extends) {
-    CallState call;
-    call.mode = Mode::prefill;
-    call.declare = &layout_;
-    run_extend(cx, call, ids, true);
-    call.mode = Mode::decode;
-    run_extend(cx, call, shape_of({shape.batch, 1}, DType::i32), true);
-  }
-  plan.activations = memory.activations.peak();
-  plan.scratch = memory.scratch.peak();
-  return plan;
-}
-
-void Model::allocate(const MemoryPlan& plan, bool training) {
-  params_.allocate(dtype_, training, false, device_);
-  memory_ = std::make_unique<Memory>(device_, plan.activations, plan.scratch);
-  cx_ = std::make_unique<Context>(*memory_, dtype_);
-}
-
-// ------------------------------------------------------------------------------------- one call
 // Arenas are empty between calls.
 struct Model::CallScope {
   explicit CallScope(Context& cx) : cx(cx) {
@@ -121,6 +80,76 @@ struct Model::CallScope {
   ~CallScope() { cx.set_recording(false); }
   Context& cx;
 };
+
+// ------------------------------------------------------------------------------------- planning
+static Tensor shape_of(const Shape& shape, DType dtype) { return view_of(nullptr, shape, dtype); }
+
+void Model::declare_state() {
+  Memory memory{device_};
+  Context cx(memory, dtype_);
+  CallState call;
+  call.mode = Mode::prefill;
+  call.declare = &layout_;
+  CallScope scope(cx);
+  run_extend(cx, call, shape_of({1, 2}, DType::i32), false);
+  for (const Site* site : stack_->sites())
+    for (const StateSpec& spec : site->layer->state())
+      if (spec.same_as.empty()) layout_.add(site->id, spec);
+}
+
+MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
+  if (shape.training && dtype_ == DType::f16)
+    throw Error("model.dtype = \"f16\" is for inference; train in bf16 or f32");
+  MemoryPlan plan;
+  plan.parameters = params_.value_bytes(dtype_);
+  params_.allocate(dtype_, shape.training, true, device_);
+  if (shape.training) {
+    plan.gradients = params_.grad_bytes(dtype_);
+    plan.optimizer = plan.gradients * size_t(optimizer_states) + params_.master_bytes(dtype_);
+  }
+  Memory memory{device_};
+  Context cx(memory, dtype_);
+  const Tensor ids = shape_of({shape.batch, shape.seq_len}, DType::i32);
+  const TokenBatch batch{ids, ids, shape.documents ? ids : Tensor{}};
+  if (shape.training) {
+    CallScope scope(cx);
+    const TokenBatch staged = on_device(cx, batch);
+    run_training(cx, staged, on_device(cx, 1.0), 0, 1);
+  }
+  run_evaluation(cx, batch, ids);
+  if (!shape.training && shape.extends) {
+    for (const int64_t n : {shape.seq_len, int64_t{1}}) {
+      CallScope scope(cx);
+      CallState call;
+      call.mode = n == 1 ? Mode::decode : Mode::prefill;
+      call.declare = &layout_;
+      run_extend(cx, call, on_device(cx, shape_of({shape.batch, n}, DType::i32)), true);
+    }
+  }
+  plan.activations = memory.activations.peak();
+  plan.scratch = memory.scratch.peak();
+  return plan;
+}
+
+void Model::allocate(const MemoryPlan& plan, bool training) {
+  params_.allocate(dtype_, training, false, device_);
+  memory_ = std::make_unique<Memory>(device_, plan.activations, plan.scratch);
+  cx_ = std::make_unique<Context>(*memory_, dtype_);
+  if (training) notes_.allocate(device_);
+}
+
+// ------------------------------------------------------------------------------------- one call
+enum StepKind : int64_t { kTrain, kDecode };  // the first number of a recorded step's key
+
+// Whether what a step starts may be recorded: nobody looks inside, and steps differ in data alone.
+bool Model::replays() const {
+  return device_.kind != DeviceKind::cpu && config_.model.cuda_graphs && !cx_->observed() &&
+         !draws_;
+}
+
+Tensor Model::run_step(StepGraphs::Key key, const std::function<Tensor()>& work) {
+  return replays() ? graphs_.run(driver_of(device_), key, work) : work();
+}
 
 Tensor Model::embed(Context& cx, CallState& call, Tensor tokens) {
   cx.set_place("embedding");
@@ -135,22 +164,27 @@ Tensor Model::embed(Context& cx, CallState& call, Tensor tokens) {
 }
 
 LmHeadOptions Model::head_options() const {
-  return {.logits_scale = config_.model.logits_multiplier, .chunk = config_.train.loss_chunk};
+  int64_t chunk = config_.train.loss_chunk;
+  // Every chunk reads and writes the head's gradient once: a GPU wants few, of up to 512 MiB in
+  // bf16.
+  if (chunk == 0 && device_.kind == DeviceKind::cpu) chunk = 256;
+  if (chunk == 0)
+    chunk = std::clamp<int64_t>((int64_t{1} << 28) / config_.model.vocab_size, 256, 8192);
+  return {.logits_scale = config_.model.logits_multiplier, .chunk = chunk};
 }
 
 static LossSum read(const LmHeadLoss& loss) {
   return {*HostCopy(loss.loss)->ptr<double>(), *HostCopy(loss.count)->ptr<int64_t>(), 0};
 }
 
-LossSum Model::run_training(Context& cx, const TokenBatch& given, double inverse_count,
-                            uint64_t step, double aux_scale) {
-  CallScope scope(cx);
-  const TokenBatch batch = on_device(cx, given);
+void Model::run_training(Context& cx, const TokenBatch& batch, Tensor inverse_count, uint64_t step,
+                         double aux_scale) {
   cx.set_recording(true);
   cx.set_aux_scale(aux_scale);
   CallState call;
   call.seed = uint64_t(config_.train.seed);
   call.step = step;
+  call.notes = &notes_;
   call.seq_idx = batch.seq_idx;
   call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
   const Tensor h0 = embed(cx, call, batch.tokens);
@@ -161,30 +195,43 @@ LossSum Model::run_training(Context& cx, const TokenBatch& given, double inverse
   const Tensor x = apply_norm(cx, final_norm_, h);
   cx.set_place("LM head");
   if (cx.can_set_grad(h)) cx.bind_grad(h, cx.scratch(h.shape, h.dtype));
-  const Tensor weight = cx.alloc({1}, DType::f64);
-  fill(cx, weight, inverse_count);
-  const LmHeadLoss loss = lm_head_loss(cx, x, head(), batch.labels, weight, head_options());
+  const LmHeadLoss loss = lm_head_loss(cx, x, head(), batch.labels, inverse_count, head_options());
+  tally(cx, loss.loss, notes_.sum(Notes::loss));
+  tally(cx, loss.loss, notes_.sum(Notes::mean), 1, inverse_count);
+  tally(cx, loss.count, notes_.sum(Notes::labelled));
   cx.replay(tail);
   cx.set_recording(false);
   stack_->backward(cx, call, record);
   cx.set_place("embedding");
   cx.replay(0);
   take_notes(cx, call);
-  if (cx.planning()) return {};
-  for (const auto& [place, counted] : call.counts)
-    for (const auto& [name, values] : counted.counts) {
-      std::vector<double>& sum = counts_[place].counts[name];
-      sum.resize(std::max(sum.size(), values.size()));
-      for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
-    }
-  LossSum sum = read(loss);
-  sum.aux = call.aux;
-  return sum;
+  cx.set_recording(false);
+  draws_ |= call.draws;
+}
+
+void Model::start_training(const TokenBatch& batch, double inverse_count, uint64_t step,
+                           double aux_scale) {
+  CallScope scope(*cx_);
+  const TokenBatch staged = on_device(*cx_, batch);
+  const Tensor inverse = on_device(*cx_, inverse_count);
+  const Shape& shape = batch.tokens.shape;
+  run_step({kTrain, shape[0], shape[1], bool(batch.seq_idx), std::bit_cast<int64_t>(aux_scale)},
+           [&] {
+             run_training(*cx_, staged, inverse, step, aux_scale);
+             return Tensor{};
+           });
+}
+
+LossSum Model::finish_training() {
+  Notes::Taken taken = notes_.take();
+  counts_ = std::move(taken.counts);
+  return {taken.loss, taken.labelled, taken.aux, taken.mean};
 }
 
 LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t step,
                      double aux_scale) {
-  return run_training(*cx_, batch, inverse_count, step, aux_scale);
+  start_training(batch, inverse_count, step, aux_scale);
+  return finish_training();
 }
 
 void Model::after_step(bool updated) {
@@ -267,9 +314,21 @@ void Model::walk(const TokenBatch& batch, const SeeHidden& see) {
   run_walk(*cx_, batch, see);
 }
 
-Tensor Model::run_extend(Context& cx, CallState& call, Tensor given, bool all_positions) {
-  CallScope scope(cx);
-  const Tensor tokens = on_device(cx, given);
+// What a recorded decode step depends on: where the cache lies.
+static StepGraphs::Key decode_key(const CacheBatch& cache, int64_t batch, bool all_positions) {
+  const auto place = [](const void* p) { return int64_t(reinterpret_cast<intptr_t>(p)); };
+  StepGraphs::Key key{kDecode,
+                      batch,
+                      all_positions,
+                      place(cache.slots_base),
+                      place(cache.slots.data),
+                      place(cache.lengths.data)};
+  for (const CacheBatch::Group& group : cache.groups)
+    key.insert(key.end(), {place(group.pages), place(group.table.data), group.table.shape[1]});
+  return key;
+}
+
+Tensor Model::run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions) {
   call.published.clear();  // of the call before
   call.stage = 0;
   const int64_t batch = tokens.shape[0], n = tokens.shape[1], d_model = config_.model.d_model;
@@ -292,10 +351,16 @@ Tensor Model::run_extend(Context& cx, CallState& call, Tensor given, bool all_po
 
 Tensor Model::extend(Cache& cache, std::span<const int> sequences, Tensor tokens,
                      bool all_positions) {
+  CallScope scope(*cx_);
   CallState call;
   call.cache = &cache.begin(sequences, tokens.shape[1]);
   call.mode = tokens.shape[1] == 1 ? Mode::decode : Mode::prefill;
-  const Tensor logits = run_extend(*cx_, call, tokens, all_positions);
+  const Tensor staged = on_device(*cx_, tokens);
+  const auto work = [&] { return run_extend(*cx_, call, staged, all_positions); };
+  const Tensor logits =
+      call.mode == Mode::decode
+          ? run_step(decode_key(*call.cache, tokens.shape[0], all_positions), work)
+          : work();
   cache.end();
   return logits;
 }

@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "core/model/cache.h"
+#include "core/model/notes.h"
 #include "core/model/plan.h"
 #include "core/model/stack.h"
+#include "core/model/step_graphs.h"
 #include "core/ops/lm_head_loss.h"
 
 namespace strata {
@@ -27,7 +29,8 @@ struct TokenBatch {
 struct LossSum {
   double loss = 0;  // natural logarithms
   int64_t count = 0;
-  double aux = 0;  // weighted auxiliary losses
+  double aux = 0;   // weighted auxiliary losses
+  double mean = 0;  // training: each microbatch's loss times its inverse count
 };
 
 // The widest call of a run, for planning.
@@ -45,18 +48,27 @@ class STRATA_API Model {
   Model(Config config, LayerFactory& factory);
 
   // Bytes of a run whose widest call is `shape`; runs the same code without memory.
-  // `optimizer_states`: copies of the trainable parameters that the optimizer keeps.
+  // `optimizer_states`: copies of the trainable parameters that the optimizer keeps, beside the
+  // exact ones of two-byte parameters.
   MemoryPlan plan(const CallShape& shape, int optimizer_states = 2);
 
   // Allocates parameters (and gradients when training) and the arenas of the plan.
   void allocate(const MemoryPlan& plan, bool training);
   void initialize(uint64_t seed) { params_.initialize(seed); }
 
-  // Forward and backward of one microbatch; adds to the gradients. `inverse_count` is 1 / (labelled
-  // positions of the whole step), `step` names the random draws of layers.
+  // Starts forward and backward of one microbatch; adds to the gradients. `inverse_count` is 1 /
+  // (labelled positions of the whole step), `step` names the random draws of layers. The device may
+  // still run when it returns.
+  void start_training(const TokenBatch& batch, double inverse_count, uint64_t step,
+                      double aux_scale = 1);
+  // The sum of the losses since the last finish_training, (1,) f64 on the device.
+  Tensor training_loss() const { return notes_.sum(Notes::loss); }
+  // Waits, and returns the sums over the microbatches since the last time.
+  LossSum finish_training();
+  // Both for one microbatch.
   LossSum train(const TokenBatch& batch, double inverse_count, uint64_t step, double aux_scale = 1);
 
-  // Ends an optimizer step: every layer's after_step hook with what the step's train() calls
+  // Ends an optimizer step: every layer's after_step hook with what the step's microbatches
   // counted. Not `updated`: the step was skipped, its counts are forgotten.
   void after_step(bool updated);
 
@@ -99,8 +111,10 @@ class STRATA_API Model {
   Tensor project(Context& cx, Tensor h);
   Tensor run_walk(Context& cx, const TokenBatch& batch, const SeeHidden& see);
   void declare_state();
-  LossSum run_training(Context& cx, const TokenBatch& batch, double inverse_count, uint64_t step,
-                       double aux_scale);
+  bool replays() const;
+  Tensor run_step(StepGraphs::Key key, const std::function<Tensor()>& work);
+  void run_training(Context& cx, const TokenBatch& batch, Tensor inverse_count, uint64_t step,
+                    double aux_scale);
   LossSum run_evaluation(Context& cx, const TokenBatch& batch, Tensor predictions);
   Tensor run_extend(Context& cx, CallState& call, Tensor tokens, bool all_positions);
 
@@ -113,7 +127,10 @@ class STRATA_API Model {
   HostNorm final_norm_;
   std::unique_ptr<Stack> stack_;
   CacheLayout layout_;
+  Notes notes_;
   std::map<std::string, StepCounts> counts_;  // of the running step, by call site
+  StepGraphs graphs_;
+  bool draws_ = false;  // a layer draws random numbers: its steps differ
   std::unique_ptr<Memory> memory_;
   std::unique_ptr<Context> cx_;
 };

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/tensor/convert.h"
 #include "core/tensor/device.h"
 
 namespace strata {
@@ -47,6 +48,14 @@ size_t ParamStore::grad_bytes(DType dtype) const {
   size_t bytes = 0;
   for (const NamedParam& p : params_)
     if (p.trainable()) bytes += padded(size_t(p.slot->shape.numel()) * size_of(grad_dtype(dtype)));
+  return bytes;
+}
+
+size_t ParamStore::master_bytes(DType dtype) const {
+  size_t bytes = 0;
+  for (const NamedParam& p : params_)
+    if (p.trainable() && size_of(stored_dtype(*p.slot, dtype)) == 2)
+      bytes += padded(size_t(p.slot->shape.numel()) * sizeof(float));
   return bytes;
 }
 
@@ -100,20 +109,34 @@ static void draw(const ParamSlot& slot, Random& random, T* x) {
 
 void ParamStore::initialize(uint64_t seed) {
   std::vector<double> numbers;  // room for one tensor
+  std::vector<float> drawn;
   for (const NamedParam& p : params_) {
     Random random(seed, stream_of(p.name));
     const Tensor& value = p.slot->value;
     numbers.resize((value.bytes() + sizeof(double) - 1) / sizeof(double));
     if (value.dtype == DType::f64)
       draw(*p.slot, random, numbers.data());
-    else
+    else if (value.dtype == DType::f32)
       draw(*p.slot, random, reinterpret_cast<float*>(numbers.data()));
+    else {
+      drawn.resize(size_t(value.numel()));
+      draw(*p.slot, random, drawn.data());
+      convert_numbers(drawn.data(), DType::f32, numbers.data(), value.dtype, drawn.size());
+    }
     assign_from_host(value, numbers.data());
   }
 }
 
 void ParamStore::zero_grads() {
   if (grads_.data()) driver_of(grads_.device()).clear(grads_.data(), grads_.bytes());
+}
+
+Tensor ParamStore::flat_grads() const {
+  if (!grads_.data()) return {};
+  DType dtype = DType::f32;
+  for (const NamedParam& p : params_)
+    if (p.slot->grad) dtype = p.slot->grad.dtype;
+  return view_of(grads_.data(), {int64_t(grads_.bytes() / size_of(dtype))}, dtype, grads_.device());
 }
 
 const NamedParam* ParamStore::find(const std::string& name) const {

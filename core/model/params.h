@@ -31,11 +31,15 @@ class STRATA_API ParamStore {
   // Bytes that allocate() will take, values and gradients.
   size_t value_bytes(DType dtype) const;
   size_t grad_bytes(DType dtype) const;
+  // Bytes of float32 masters for the trainable parameters that are kept in two bytes.
+  size_t master_bytes(DType dtype) const;
   // Binds storage to every slot; zero-filled. Planning contexts bind shapes without memory.
   void allocate(DType dtype, bool with_grads, bool planning, Device device = {});
-  // Draws every value; a pure function of (seed, name). `dtype` f32 or f64.
+  // Draws every value; a pure function of (seed, name).
   void initialize(uint64_t seed);
   void zero_grads();
+  // All gradients as one row of numbers, with zeros between the tensors; absent without gradients.
+  Tensor flat_grads() const;
 
   const std::vector<NamedParam>& all() const { return params_; }
   // Throws Error naming the nearest known name.

@@ -10,6 +10,9 @@
 namespace strata {
 
 DeviceDriver::~DeviceDriver() = default;
+DeviceGraph::~DeviceGraph() = default;
+
+std::unique_ptr<DeviceGraph> DeviceDriver::record(const std::function<void()>&) { return nullptr; }
 
 namespace {
 

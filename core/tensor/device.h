@@ -2,6 +2,7 @@
 // with libstrata_cuda.so, which plugins/host loads when a config asks for it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +10,13 @@
 #include "core/contract/context.h"
 
 namespace strata {
+
+// Work that was recorded once and is started again as a whole.
+class STRATA_API DeviceGraph {
+ public:
+  virtual ~DeviceGraph();
+  virtual void launch() = 0;
+};
 
 class STRATA_API DeviceDriver {
  public:
@@ -28,13 +36,16 @@ class STRATA_API DeviceDriver {
   virtual void release(void* memory, size_t bytes) = 0;
   // Every kernel and copy runs in this stream's order.
   virtual Stream stream() const = 0;
-  // The host's bytes may be reused when these return; upload does not wait for earlier kernels.
+  // The host's bytes may be reused when these return; small uploads do not wait for the device.
   virtual void upload(void* to, const void* from, size_t bytes) = 0;
   virtual void download(void* to, const void* from, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;
   virtual void clear(void* memory, size_t bytes) = 0;
   // Waits for everything that was started. Throws Error when a kernel has failed.
   virtual void wait() = 0;
+  // Records what `work` starts on the stream; nothing of it runs. `work` must not move bytes
+  // between host and device. Null where the device has no such thing.
+  virtual std::unique_ptr<DeviceGraph> record(const std::function<void()>& work);
 };
 
 // The driver of a device, opened at first use and kept. Throws Error when nothing serves the

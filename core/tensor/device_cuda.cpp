@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <cstring>
 
 #include "core/kernels/library_cuda.h"
 #include "core/tensor/device.h"
@@ -16,6 +17,47 @@ void check(cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
   throw Error(what + ": CUDA says: " + cudaGetErrorString(status), ErrorKind::resource);
 }
+
+class CudaGraph final : public DeviceGraph {
+ public:
+  CudaGraph(cudaGraph_t graph, cudaStream_t stream, const std::string& place)
+      : stream_(stream), place_(place) {
+    const cudaError_t status = cudaGraphInstantiate(&run_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, place_ + ": a graph cannot be built");
+  }
+  ~CudaGraph() override { cudaGraphExecDestroy(run_); }
+  void launch() override {
+    check(cudaGraphLaunch(run_, stream_), place_ + ": a graph cannot be started");
+  }
+
+ private:
+  cudaGraphExec_t run_ = nullptr;
+  cudaStream_t stream_;
+  std::string place_;
+};
+
+// Pinned bytes on their way to the device, used round and round: an upload from here needs no wait.
+class Staging {
+ public:
+  static constexpr size_t kBytes = size_t{4} << 20, kLargest = kBytes / 4;
+
+  // A place for `bytes`, no more than kLargest; earlier content has left when it is handed out.
+  void* take(size_t bytes, cudaStream_t stream, const std::string& place) {
+    if (!memory_) check(cudaMallocHost(&memory_, kBytes), place + ": no pinned memory");
+    bytes = (bytes + 63) / 64 * 64;
+    if (next_ + bytes > kBytes) {
+      check(cudaStreamSynchronize(stream), place + ": a kernel failed");
+      next_ = 0;
+    }
+    next_ += bytes;
+    return static_cast<char*>(memory_) + next_ - bytes;
+  }
+
+ private:
+  void* memory_ = nullptr;
+  size_t next_ = 0;
+};
 
 class CudaDriver final : public DeviceDriver {
  public:
@@ -73,8 +115,13 @@ class CudaDriver final : public DeviceDriver {
   Stream stream() const override { return {stream_}; }
 
   void upload(void* to, const void* from, size_t bytes) override {
-    move(to, from, bytes, cudaMemcpyHostToDevice);
-    wait();
+    if (bytes > Staging::kLargest) {
+      move(to, from, bytes, cudaMemcpyHostToDevice);
+      return wait();
+    }
+    void* staged = staging_.take(bytes, stream_, place_);
+    if (bytes > 0) std::memcpy(staged, from, bytes);
+    move(to, staged, bytes, cudaMemcpyHostToDevice);
   }
   void download(void* to, const void* from, size_t bytes) override {
     move(to, from, bytes, cudaMemcpyDeviceToHost);
@@ -88,6 +135,20 @@ class CudaDriver final : public DeviceDriver {
   }
   void wait() override { check(cudaStreamSynchronize(stream_), place_ + ": a kernel failed"); }
 
+  std::unique_ptr<DeviceGraph> record(const std::function<void()>& work) override {
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), place_);
+    cudaGraph_t graph = nullptr;
+    try {
+      work();
+    } catch (...) {
+      if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess) cudaGraphDestroy(graph);
+      (void)cudaGetLastError();
+      throw;
+    }
+    check(cudaStreamEndCapture(stream_, &graph), place_ + ": a step cannot be recorded");
+    return std::make_unique<CudaGraph>(graph, stream_, place_);
+  }
+
  private:
   void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
     if (bytes > 0)
@@ -98,6 +159,7 @@ class CudaDriver final : public DeviceDriver {
   std::string place_;
   cudaDeviceProp properties_{};
   cudaStream_t stream_ = nullptr;
+  Staging staging_;
 };
 
 DeviceCount count() {

@@ -113,9 +113,10 @@ std::string save_checkpoint(const std::string& folder, Trainer& trainer, int64_t
   AtomicFolder out(path);
   StoredTensors weights, moments;
   for (const NamedParam& p : trainer.model().params().all()) weights.add(p.name, p.slot->value);
-  for (const AdamW::Moments& m : trainer.optimizer().moments()) {
-    moments.add("m." + m.name, m.m);
-    moments.add("v." + m.name, m.v);
+  for (const AdamW::State& s : trainer.optimizer().states()) {
+    moments.add("m." + s.name, s.m);
+    moments.add("v." + s.name, s.v);
+    if (s.master) moments.add("master." + s.name, s.master);
   }
   const std::string model_file = out.temporary() + "/model.safetensors";
   const std::string optimizer_file = out.temporary() + "/optimizer.safetensors";
@@ -204,9 +205,10 @@ std::string load_checkpoint(const std::string& path, Trainer& trainer) {
   const OpenCheckpoint open(path);
   read_weights(path, trainer.model());
   const Safetensors file(path + "/optimizer.safetensors");
-  for (const AdamW::Moments& m : trainer.optimizer().moments()) {
-    read_into(file, "m." + m.name, m.m);
-    read_into(file, "v." + m.name, m.v);
+  for (const AdamW::State& s : trainer.optimizer().states()) {
+    read_into(file, "m." + s.name, s.m);
+    read_into(file, "v." + s.name, s.v);
+    if (s.master) read_into(file, "master." + s.name, s.master);
   }
   const std::string where = path + "/state.json";
   const Json& s = open.state;

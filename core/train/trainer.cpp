@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "core/tensor/convert.h"
 #include "core/tensor/device.h"
 #include "core/train/schedule.h"
 
@@ -56,30 +57,29 @@ StepReport Trainer::step() {
     report.tokens += batches[i].batch * batches[i].seq_len;
   }
   model_.params().zero_grads();
-  double loss = 0;
-  HostBatch* bad = nullptr;
   for (HostBatch& batch : batches) {
     // token: one mean over all labelled positions; microbatch: the mean of the microbatches' means.
     const double count = train_.loss_norm == "microbatch"
                              ? double(batch.labelled()) * double(train_.accumulate)
                              : double(report.labelled);
-    const LossSum sum = model_.train(batch.view(), count > 0 ? 1 / count : 0, uint64_t(step_),
-                                     1 / double(train_.accumulate));
-    loss += count > 0 ? sum.loss / count : 0;
-    report.aux_loss += sum.aux / double(train_.accumulate);
-    if (!bad && !std::isfinite(sum.loss)) bad = &batch;
+    model_.start_training(batch.view(), count > 0 ? 1 / count : 0, uint64_t(step_),
+                          1 / double(train_.accumulate));
   }
-  report.loss = loss;
-  report.grad_norm = optimizer_->grad_norm(model_.context());
+  optimizer_->begin(report.lr, train_.clip);
+  optimizer_->update(model_.context(), model_.training_loss());
+  const LossSum sum = model_.finish_training();
+  const AdamW::Outcome outcome = optimizer_->finish();
+  report.loss = sum.mean;
+  report.aux_loss = sum.aux / double(train_.accumulate);
+  report.grad_norm = outcome.norm;
   ++step_;
-  report.skipped = !std::isfinite(report.loss) || !std::isfinite(report.grad_norm);
+  report.skipped = !outcome.applied;
   if (report.skipped) {
     ++skipped_;
     ++skipped_in_row_;
-    report.culprit = find_culprit(bad);
+    report.culprit = find_culprit(batches);
   } else {
     skipped_in_row_ = 0;
-    optimizer_->step(model_.context(), report.lr, clip_factor(report.grad_norm, train_.clip));
   }
   model_.after_step(!report.skipped);
   report.skipped_so_far = skipped_;
@@ -94,21 +94,14 @@ StepReport Trainer::step() {
 }
 
 static bool all_finite(const Tensor& tensor) {
-  const HostCopy copy(tensor);
-  const Tensor& x = *copy;
-  for (int64_t r = 0; r < x.rows(); ++r)
-    for (int64_t c = 0; c < x.cols(); ++c)
-      if (!std::isfinite(x.dtype == DType::f64 ? x.row<double>(r)[c] : double(x.row<float>(r)[c])))
-        return false;
+  for (const double x : numbers_of(tensor))
+    if (!std::isfinite(x)) return false;
   return true;
 }
 
-static double largest(const Tensor& x) {
+static double largest(const Tensor& tensor) {
   double most = 0;
-  for (int64_t r = 0; r < x.rows(); ++r)
-    for (int64_t c = 0; c < x.cols(); ++c)
-      most = std::max(
-          most, std::abs(x.dtype == DType::f64 ? x.row<double>(r)[c] : double(x.row<float>(r)[c])));
+  for (const double x : numbers_of(tensor)) most = std::max(most, std::abs(x));
   return most;
 }
 
@@ -129,14 +122,15 @@ static std::string largest_parameter(const std::vector<NamedParam>& params,
 
 // A bad loss began in the first place of the forward whose output is bad; a bad gradient in the
 // first place of the backward, which walks from the head to the embedding.
-std::string Trainer::find_culprit(HostBatch* bad) {
+std::string Trainer::find_culprit(std::vector<HostBatch>& batches) {
   const auto& all = model_.params().all();
   const auto& blocks = model_.stack().blocks();
   for (const NamedParam& p : all)
     if (!all_finite(p.slot->value)) return "parameter " + p.name + " (its value is not finite)";
-  if (bad) {
+  for (HostBatch& batch : batches) {
+    if (std::isfinite(model_.evaluate(batch.view()).loss)) continue;
     std::string first;
-    model_.walk(bad->view(), [&](const std::string& name, Tensor h) {
+    model_.walk(batch.view(), [&](const std::string& name, Tensor h) {
       if (first.empty() && !all_finite(h)) first = name;
     });
     if (first.empty()) return "the LM head, in forward" + largest_parameter(all, "lm_head.");

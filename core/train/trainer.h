@@ -71,8 +71,8 @@ class STRATA_API Trainer {
 
  private:
   int64_t microbatch() const { return train_.batch_size / train_.accumulate; }
-  // `bad`: the microbatch whose loss is not finite, or null where all are.
-  std::string find_culprit(HostBatch* bad);
+  // Where a step without a finite loss and gradient began.
+  std::string find_culprit(std::vector<HostBatch>& batches);
 
   Model& model_;
   const DataSource& source_;

@@ -12,6 +12,7 @@
 #include "core/contract/error.h"
 #include "core/contract/options.h"
 #include "core/io/json.h"
+#include "core/kernels/cuda_path.h"
 #include "experiments/cli/command.h"
 
 namespace strata {
@@ -31,6 +32,15 @@ void add_paths_of_environment(std::vector<std::string>& paths) {
   for (std::string path; std::getline(in, path, ':');) {
     if (!path.empty()) paths.push_back(path);
   }
+}
+
+void choose_cuda_path() {
+  const char* text = std::getenv("STRATA_CUDA_PATH");
+  const std::string path = text ? text : "best";
+  if (path != "best" && path != "portable") {
+    throw Error("STRATA_CUDA_PATH must be best or portable, got '" + path + "'");
+  }
+  set_cuda_path(path == "portable" ? CudaPath::portable : CudaPath::best);
 }
 
 // One sentence on stderr; CLI11 writes some of its messages over several lines.
@@ -152,6 +162,7 @@ int parse_and_run(const std::vector<std::string>& words) {
     return complain(text + " (see strata --help)", kBadInput);
   }
   add_paths_of_environment(session.plugin_paths);
+  choose_cuda_path();
   return session.action();
 }
 

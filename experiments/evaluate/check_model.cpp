@@ -27,13 +27,16 @@ ModelCheck::ModelCheck(const std::string& folder, const ForeignModel& foreign,
       settings_(read_settings(folder)),
       limits_(settings_.tolerances),
       exact_(dtype == DType::f64),
-      suffix_(exact_ ? " f64" : " f32"),
+      half_(dtype == DType::bf16),
+      suffix_(std::string(" ") + name_of(dtype)),
       ids_(load(golden_, "input_ids", {-1, -1}, Stored::integers)),
       model_(config_for(foreign, dtype), factory),
       rows_(rows) {
   batch_ = ids_.shape[0];
   length_ = ids_.shape[1];
   check_ids();
+  // Two bytes may be as far from the float64 run as twice the reference's own two bytes are.
+  if (half_) limits_.logits = 2 * settings_.half.largest;
   allocate();
   load_tensors(foreign_, files_, model_.params());
 }
@@ -41,7 +44,9 @@ ModelCheck::ModelCheck(const std::string& folder, const ForeignModel& foreign,
 void ModelCheck::run() {
   const size_t before = rows_.size();
   forward();
+  if (half_ && !has("logits_f64")) return;
   if (has("prefill_logits") || has_any("cache_")) decode();
+  if (half_) return;
   if (has("greedy_ids")) greedy();
   if (rows_.size() == before && !has("loss") && !has_any("grad.") && !has("train.losses")) {
     throw Error(golden_.path() + ": there is nothing to compare with; expected logits_f64, " +
@@ -117,7 +122,7 @@ ModelCheck::Expected ModelCheck::expected_logits(const std::string& name, int64_
                                                  int64_t end) const {
   Expected own;
   if (has(name)) own = {load(golden_, name, {batch_, end - first, vocab()}), limits_.logits};
-  if (own.is_known() && !(exact_ && has("logits_f64"))) return own;
+  if (own.is_known() && !((exact_ || half_) && has("logits_f64"))) return own;
   const Expected all = expected_logits();
   if (!all.is_known()) return all;
   return {{positions_of(all.values, first, end), {batch_, end - first, vocab()}}, all.limit};
@@ -134,15 +139,19 @@ void ModelCheck::forward() {
     if (stored.empty() || !has(stored)) return;
     const Values expected = load(golden_, stored, {batch_, length_, foreign_.config.model.d_model});
     largest = std::max(largest, expected.largest());
-    hidden.add(largest_difference(read_tensor(h), expected.data), stored);
+    hidden.add(largest_difference(numbers_of(h), expected.data), stored);
   };
-  const Tensor logits = model_.logits({tokens.tensor(), {}, {}}, see);
+  const Tensor logits = model_.logits({tokens.tensor(), {}, {}}, half_ ? Model::SeeHidden{} : see);
   const Expected expected = expected_logits();
   if (expected.is_known()) {
-    add(row_of("logits", largest_difference(read_tensor(logits), expected.values.data),
-               expected.limit));
+    const std::vector<double> got = numbers_of(logits);
+    add(row_of("logits", largest_difference(got, expected.values.data), expected.limit));
+    if (half_) {
+      add(row_of("logits on average", mean_difference(got, expected.values.data),
+                 2 * settings_.half.mean));
+    }
   }
-  if (hidden.count() != n_hidden) {
+  if (!half_ && hidden.count() != n_hidden) {
     throw Error(golden_.path() + ": it has " + std::to_string(n_hidden) +
                 " tensors hidden.*; expected hidden.embed, hidden.0 to hidden." +
                 std::to_string(foreign_.layer_ends.size() - 1) + " and hidden.final");
@@ -217,6 +226,8 @@ std::vector<GoldenRow> check_model(const std::string& folder, LayerFactory& fact
     for (const DType dtype : {DType::f32, DType::f64}) {
       ModelCheck(folder, foreign, factory, dtype, rows).run();
     }
+    if (device.kind != DeviceKind::cpu && read_settings(folder).half.largest > 0)
+      ModelCheck(folder, foreign, factory, DType::bf16, rows).run();
   } catch (const Error& error) {
     rows.push_back(refused("model", error.what()));
   }

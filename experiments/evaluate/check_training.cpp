@@ -47,7 +47,7 @@ void ModelCheck::check_gradients() {
       grad.shape = view.shape;
       grad.pitch = view.shape.cols();
     }
-    pairs.push_back({name, std::move(expected), grad ? read_tensor(grad) : std::vector<double>{}});
+    pairs.push_back({name, std::move(expected), grad ? numbers_of(grad) : std::vector<double>{}});
   }
   for (const StoredTensor& tensor : golden_.tensors()) {
     if (!tensor.name.starts_with("grad.")) continue;

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/tensor/device.h"
+#include "core/tensor/convert.h"
 
 namespace strata {
 
@@ -14,15 +14,6 @@ void prepare_generation(Model& model, size_t memory_limit) {
   const MemoryPlan plan = model.plan({1, kPrefillChunk, false, false});
   plan.require(memory_limit, model.device());
   model.allocate(plan, false);
-}
-
-static std::vector<double> last_logits(const Tensor& on_device) {
-  const HostCopy copy(on_device);
-  const Tensor& logits = *copy;
-  std::vector<double> out(static_cast<size_t>(logits.cols()));
-  for (size_t i = 0; i < out.size(); ++i)
-    out[i] = logits.dtype == DType::f64 ? logits.ptr<double>()[i] : double(logits.ptr<float>()[i]);
-  return out;
 }
 
 std::string generate(Model& model, const GenerateConfig& config,
@@ -38,7 +29,7 @@ std::string generate(Model& model, const GenerateConfig& config,
 
   std::vector<double> logits;
   auto feed = [&](int32_t* tokens, int64_t n) {
-    logits = last_logits(
+    logits = numbers_of(
         model.extend(cache, std::span(&sequence, 1), view_of(tokens, {1, n}, DType::i32), false));
   };
   for (size_t i = 0; i < prompt.size(); i += kPrefillChunk)

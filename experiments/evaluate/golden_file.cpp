@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include "core/tensor/device.h"
 
 namespace strata::golden {
 
@@ -58,42 +57,6 @@ Values load(const Safetensors& file, const std::string& name, const std::vector<
               (is_open ? " (-1: any but 0), got " : ", got ") + shape_text(values.shape));
 }
 
-namespace {
-
-template <class T>
-void append(const Tensor& tensor, std::vector<double>& out) {
-  for (int64_t r = 0; r < tensor.rows(); ++r) {
-    const T* row = tensor.row<T>(r);
-    out.insert(out.end(), row, row + tensor.cols());
-  }
-}
-
-}  // namespace
-
-std::vector<double> read_tensor(const Tensor& on_device) {
-  const HostCopy copy(on_device);
-  const Tensor& tensor = *copy;
-  std::vector<double> out;
-  out.reserve(size_t(tensor.numel()));
-  switch (tensor.dtype) {
-    case DType::f32:
-      append<float>(tensor, out);
-      break;
-    case DType::f64:
-      append<double>(tensor, out);
-      break;
-    case DType::i32:
-      append<int32_t>(tensor, out);
-      break;
-    case DType::i64:
-      append<int64_t>(tensor, out);
-      break;
-    default:
-      throw Error(std::string("a golden check cannot read ") + name_of(tensor.dtype));
-  }
-  return out;
-}
-
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
   if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
   double most = 0;
@@ -103,6 +66,14 @@ double largest_difference(const std::vector<double>& a, const std::vector<double
     if (std::isnan(difference)) return std::numeric_limits<double>::infinity();
   }
   return most;
+}
+
+double mean_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += std::fabs(a[i] - b[i]);
+  const double mean = sum / std::max(1.0, double(a.size()));
+  return std::isnan(mean) ? std::numeric_limits<double>::infinity() : mean;
 }
 
 double gradient_scale(double own_largest, double largest_of_all) {

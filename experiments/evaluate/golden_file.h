@@ -7,6 +7,7 @@
 
 #include "core/contract/tensor.h"
 #include "core/io/safetensors.h"
+#include "core/tensor/convert.h"
 #include "experiments/evaluate/check_golden.h"
 
 namespace strata::golden {
@@ -28,11 +29,10 @@ Values load(const Safetensors& file, const std::string& name, Stored type = Stor
 Values load(const Safetensors& file, const std::string& name, const std::vector<int64_t>& shape,
             Stored type = Stored::floats);
 
-// The elements of a tensor of any pitch (f32, f64, i32, i64), in order.
-std::vector<double> read_tensor(const Tensor& tensor);
-
 // The largest |a - b|; infinite if one is not a number or the counts differ.
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b);
+// The mean |a - b|, as careful.
+double mean_difference(const std::vector<double>& a, const std::vector<double>& b);
 
 // What the error of a gradient is measured by: its own largest value, or, if that is zero but for
 // rounding (of queries that see one key, say), the largest of all gradients beside it.

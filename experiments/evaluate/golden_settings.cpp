@@ -26,6 +26,8 @@ Settings read_settings(const std::string& folder) {
   take(tolerance, "logits_abs", settings.tolerances.logits);
   take(tolerance, "grad_rel_to_tensor_max", settings.tolerances.grad);
   take(tolerance, "train_loss_abs", settings.tolerances.train);
+  take(&json, "bf16_vs_f64_logits_maxabs", settings.half.largest);
+  take(&json, "bf16_vs_f64_logits_meanabs", settings.half.mean);
   const Json* train = json.find("train");
   take(train, "lr", settings.train.lr);
   take(train, "eps", settings.train.eps);

@@ -69,6 +69,7 @@ class ModelCheck {
   Settings settings_;
   Tolerances limits_;
   bool exact_;  // float64
+  bool half_;   // bf16
   std::string suffix_;
   Values ids_;
   Model model_;

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/io/convert.h"
+#include "core/tensor/convert.h"
 
 namespace strata::golden {
 
@@ -128,7 +128,7 @@ Tensor OpCase::integers(const std::string& stored) {
 }
 
 void OpCase::output(const std::string& name, Tensor y, Layout layout) {
-  std::vector<double> got = read_tensor(y);
+  std::vector<double> got = numbers_of(y);
   if (layout == Layout::swapped) got = exchanged(got, y.shape);
   compare(prefix_ + name, got);
   outputs_.push_back({name, y, layout});
@@ -161,7 +161,7 @@ void OpCase::gradients() {
   cx_.replay(0);
   for (const Variable& input : inputs_) {
     const Tensor grad = cx_.grad(input.tensor);
-    std::vector<double> got = grad ? read_tensor(grad) : std::vector<double>{};
+    std::vector<double> got = grad ? numbers_of(grad) : std::vector<double>{};
     if (grad && input.layout == Layout::swapped) got = exchanged(got, grad.shape);
     gradient(input.name, got);
   }

@@ -102,7 +102,7 @@ void check_attention(OpCase& c) {
     c.require(q4.shape[0] == batch && q4.shape[1] == kv_len && last <= kv_len,
               "in.q must be as long as in.k, and tail.y not longer");
     Tensor tail = c.cx().track(c.cx().alloc({batch, last, width}));
-    const std::vector<double> all = read_tensor(q4);
+    const std::vector<double> all = numbers_of(q4);
     for (int64_t b = 0; b < batch; ++b) {
       for (int64_t i = 0; i < last * width; ++i) {
         const double x = all[size_t(((b + 1) * kv_len - last) * width + i)];
@@ -115,7 +115,7 @@ void check_attention(OpCase& c) {
     }
     c.output("y", attend(c.cx(), tail, k, v, options, Tensor{}));
     c.gradients();
-    const std::vector<double> part = read_tensor(c.cx().grad(tail));
+    const std::vector<double> part = numbers_of(c.cx().grad(tail));
     std::vector<double> padded(all.size(), 0.0);
     for (int64_t b = 0; b < batch; ++b) {
       std::copy(part.begin() + b * last * width, part.begin() + (b + 1) * last * width,
@@ -147,7 +147,7 @@ void check_causal_conv1d(OpCase& c) {
       const Tensor initial = c.constant("in.initial_state", Layout::swapped);
       c.require(initial.numel() == x.shape[0] * x.shape[2] * (weight.shape[2] - 1),
                 "in.initial_state must be (batch, channels, kernel - 1)");
-      prefill.set_state("conv", read_tensor(initial), initial.dtype);
+      prefill.set_state("conv", numbers_of(initial), initial.dtype);
     }
     const Tensor y =
         causal_conv1d(c.cx(), c.constant("in.x", Layout::swapped), c.constant("in.weight"),
@@ -259,7 +259,7 @@ void check_z_loss(OpCase& c, const Shape& positions) {
     const MeanLoss loss = mean_loss(c, labels, labels.numel(), z);
     c.cx().replay(0);
     values[z] = loss.value;
-    grads[z] = read_tensor(c.cx().grad(loss.logits));
+    grads[z] = numbers_of(c.cx().grad(loss.logits));
   }
   c.compare("z_loss", {values[1] - values[0]});
   for (size_t i = 0; i < grads[1].size(); ++i) grads[1][i] -= grads[0][i];
@@ -313,10 +313,10 @@ void check_adamw(OpCase& c) {
     const std::string step = "step" + std::to_string(s) + ".";
     for (const NamedParam& p : params.all()) assign(p.slot->grad, step + "grad." + p.name);
     optimizer.step(c.cx(), about.at("lr", "adamw").as_double("adamw: lr"), 1);
-    for (const NamedParam& p : params.all()) c.compare(step + p.name, read_tensor(p.slot->value));
-    for (const AdamW::Moments& m : optimizer.moments()) {
-      c.compare(step + "exp_avg." + m.name, read_tensor(m.m));
-      c.compare(step + "exp_avg_sq." + m.name, read_tensor(m.v));
+    for (const NamedParam& p : params.all()) c.compare(step + p.name, numbers_of(p.slot->value));
+    for (const AdamW::State& m : optimizer.states()) {
+      c.compare(step + "exp_avg." + m.name, numbers_of(m.m));
+      c.compare(step + "exp_avg_sq." + m.name, numbers_of(m.v));
     }
   }
   if (!c.has("clip.norm")) return;
@@ -331,7 +331,7 @@ void check_adamw(OpCase& c) {
   c.compare("clip.norm", {norm});
   const double factor = clip_factor(norm, about.at("clip_max_norm", "adamw").as_double("adamw"));
   for (const NamedParam& p : clipped.all()) {
-    std::vector<double> grad = read_tensor(p.slot->grad);
+    std::vector<double> grad = numbers_of(p.slot->grad);
     for (double& g : grad) g *= factor;
     c.compare("clip.out." + p.name, grad);
   }

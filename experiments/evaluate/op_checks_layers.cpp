@@ -1,9 +1,9 @@
 // Golden operators that live in plugins.
 #include <algorithm>
 
-#include "core/io/convert.h"
 #include "core/model/params.h"
 #include "core/ops/named_op.h"
+#include "core/tensor/convert.h"
 #include "experiments/evaluate/op_checks.h"
 
 namespace strata::golden {
@@ -98,7 +98,7 @@ void check_rule(OpCase& c, const Rule& rule) {
   c.gradients();
   for (const auto& [ours, theirs] : names) {
     const NamedParam* p = params.find(ours);
-    if (p && p->trainable()) c.gradient(theirs, read_tensor(p->slot->grad));
+    if (p && p->trainable()) c.gradient(theirs, numbers_of(p->slot->grad));
   }
 }
 
@@ -128,9 +128,9 @@ void check_balance(OpCase& c) {
   OpPass pass(1);
   layer->forward(c.cx(), x, pass);
   c.require(c.cx().aux_losses().size() == 1, "the layer gave no load-balancing loss");
-  c.compare("aux_loss", read_tensor(c.cx().aux_losses()[0].value));
+  c.compare("aux_loss", numbers_of(c.cx().aux_losses()[0].value));
   c.cx().replay(0);
-  c.gradient("router_logits", read_tensor(c.cx().grad(x)));
+  c.gradient("router_logits", numbers_of(c.cx().grad(x)));
 }
 
 }  // namespace

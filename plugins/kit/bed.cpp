@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/contract/plugin.h"
+#include "core/tensor/convert.h"
 #include "core/tensor/device.h"
 
 namespace strata::kit {
@@ -174,38 +175,17 @@ std::vector<Values> Bed::grads() const {
 }
 
 // --------------------------------------------------------------------------------------- numbers
-template <class T>
-static void collect(const Tensor& t, Values& out) {
-  for (int64_t r = 0; r < t.rows(); ++r) out.insert(out.end(), t.row<T>(r), t.row<T>(r) + t.cols());
-}
-
-Values values_of(Tensor tensor) {
-  const HostCopy copy(tensor);
-  const Tensor& t = *copy;
-  Values out;
-  out.reserve(size_t(t.numel()));
-  if (t.dtype == DType::f64)
-    collect<double>(t, out);
-  else if (t.dtype == DType::f32)
-    collect<float>(t, out);
-  else
-    throw Error(std::string("the kit reads f32 and f64, not ") + name_of(t.dtype));
-  return out;
-}
+Values values_of(Tensor tensor) { return numbers_of(tensor); }
 
 void assign(Tensor t, const Values& values) {
-  if (t.device.kind != DeviceKind::cpu) {
-    std::vector<char> bytes(t.bytes());
-    assign(view_of(bytes.data(), t.shape, t.dtype), values);
-    return assign_from_host(t, bytes.data());
+  std::vector<char> row(size_t(t.cols()) * size_of(t.dtype));
+  for (int64_t r = 0; r < t.rows(); ++r) {
+    convert_numbers(values.data() + r * t.cols(), DType::f64, row.data(), t.dtype,
+                    size_t(t.cols()));
+    Tensor to = view_of(static_cast<char*>(t.data) + r * t.pitch * int64_t(size_of(t.dtype)),
+                        {t.cols()}, t.dtype, t.device);
+    assign_from_host(to, row.data());
   }
-  for (int64_t r = 0, i = 0; r < t.rows(); ++r)
-    for (int64_t c = 0; c < t.cols(); ++c, ++i) {
-      if (t.dtype == DType::f64)
-        t.row<double>(r)[c] = values[i];
-      else
-        t.row<float>(r)[c] = float(values[i]);
-    }
 }
 
 double difference(const Values& a, const Values& b, double floor) {

@@ -28,6 +28,7 @@ Rows check_state(const LayerChoice& c);      // decode, chunked prefill, fork, r
 Rows check_documents(const LayerChoice& c);  // documents forward, documents backward
 Rows check_numbers(const LayerChoice& c);    // float32, float32 backward, determinism, threads
 Rows check_devices(const LayerChoice& c);    // as on the CPU
+Rows check_half(const LayerChoice& c);       // bf16 and f16, on devices that have them
 Rows check_quantize(const LayerChoice& c);   // int8
 
 }  // namespace strata::kit

@@ -109,12 +109,14 @@ std::vector<CheckRow> check_layer(LayerFactory& factory, const std::string& symb
       report(row);
     runs = rows.back().check != kKernels || rows.back().verdict == CheckVerdict::ok;
   }
-  report(skipped("bf16", "not promised on the CPU"));
-  if (on_device)
+  if (on_device) {
+    for (const CheckRow& row : run_caught("bf16", [&] { return check_half(choice); })) report(row);
     for (const CheckRow& row : run_caught("devices agree", [&] { return check_devices(choice); }))
       report(row);
-  else
+  } else {
+    report(skipped("bf16", "not promised on the CPU"));
     report(skipped("cuda", "run with --device cuda on a machine with a GPU"));
+  }
   return rows;
 }
 

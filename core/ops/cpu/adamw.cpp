@@ -10,21 +10,35 @@ namespace {
 
 template <class T>
 void adamw_cpu(const AdamWArgs& a, Stream) {
-  T* w = a.value.ptr<T>();
-  const T* grad = a.grad.ptr<T>();
-  T* m = a.m.ptr<T>();
-  T* v = a.v.ptr<T>();
-  const T b1 = T(a.beta1), b2 = T(a.beta2), eps = T(a.eps), clip = T(a.clip);
-  const T shrink = T(1 - a.lr * a.decay), rate = T(a.lr / a.correction1);
-  const T root = T(1 / std::sqrt(a.correction2));
-  const int64_t n = a.value.numel();
-#pragma omp parallel for simd if (n > 1 << 15)
-  for (int64_t i = 0; i < n; ++i) {
-    const T g = clip * grad[i];
-    m[i] = b1 * m[i] + (1 - b1) * g;
-    v[i] = b2 * v[i] + (1 - b2) * g * g;
-    w[i] = shrink * w[i] - rate * m[i] / (std::sqrt(v[i]) * root + eps);
+  const StepScalars& step = *a.scalars;
+  if (step.apply == 0) return;
+  const T b1 = T(a.beta1), b2 = T(a.beta2), eps = T(a.eps), clip = T(step.clip);
+  const T root = T(1 / std::sqrt(step.correction2));
+#pragma omp parallel for if (a.count > 1)
+  for (int64_t i = 0; i < a.count; ++i) {
+    const AdamWPiece& piece = a.pieces[i];
+    const double lr = step.lr * piece.lr_scale;
+    const T shrink = T(1 - lr * piece.decay), rate = T(lr / step.correction1);
+    T* w = static_cast<T*>(piece.value);
+    const T* grad = static_cast<const T*>(piece.grad);
+    T* m = static_cast<T*>(piece.m);
+    T* v = static_cast<T*>(piece.v);
+#pragma omp simd
+    for (int32_t k = 0; k < piece.count; ++k) {
+      const T g = clip * grad[k];
+      m[k] = b1 * m[k] + (1 - b1) * g;
+      v[k] = b2 * v[k] + (1 - b2) * g * g;
+      w[k] = shrink * w[k] - rate * m[k] / (std::sqrt(v[k]) * root + eps);
+    }
   }
+}
+
+void settle_step_cpu(const SettleStepArgs& a, Stream) {
+  StepScalars& s = *a.scalars;
+  s.norm = std::sqrt(s.squares);
+  s.clip = s.max_norm > 0 ? std::min(1.0, s.max_norm / (s.norm + 1e-6)) : 1.0;
+  const double loss = a.loss ? *a.loss.ptr<double>() : 0;
+  s.apply = std::isfinite(s.norm) && std::isfinite(loss) ? 1 : 0;
 }
 
 // Blocks of a fixed size are summed side by side, then in their order.
@@ -52,5 +66,6 @@ void squared_norm_cpu(const SquaredNormArgs& a, Stream) {
 
 STRATA_CPU_KERNEL("adamw", AdamWArgs, adamw_cpu)
 STRATA_CPU_KERNEL("squared_norm", SquaredNormArgs, squared_norm_cpu)
+STRATA_KERNEL("settle_step", DeviceKind::cpu, DType::f64, SettleStepArgs, settle_step_cpu)
 
 }  // namespace strata

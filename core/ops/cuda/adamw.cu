@@ -7,42 +7,63 @@
 namespace strata {
 namespace {
 
-template <class T>
-struct AdamWStep {
-  Tensor value, grad, m, v;
-  T beta1, beta2, eps, clip, shrink, rate, root;
-
-  template <int V>
-  __device__ void run(int64_t r, int64_t c) const {
-    Pack<T, V> w = load<T, V>(value, r, c), g = load<T, V>(grad, r, c);
-    Pack<T, V> mean = load<T, V>(m, r, c), square = load<T, V>(v, r, c);
+// V numbers of a piece from k on.
+template <class T, int V>
+__device__ __forceinline__ void adamw_pack(const AdamWPiece& piece, int k, T b1, T b2, T eps,
+                                           T clip, T root, T shrink, T rate) {
+  T* exact = static_cast<T*>(piece.master ? piece.master : piece.value) + k;
+  T *m_at = static_cast<T*>(piece.m) + k, *v_at = static_cast<T*>(piece.v) + k;
+  Pack<T, V> w = load_pack<V>(exact), m = load_pack<V>(m_at), v = load_pack<V>(v_at);
+  Pack<T, V> g = load_pack<V>(static_cast<const T*>(piece.grad) + k);
 #pragma unroll
-    for (int i = 0; i < V; ++i) {
-      g[i] *= clip;
-      mean[i] = beta1 * mean[i] + (1 - beta1) * g[i];
-      square[i] = beta2 * square[i] + (1 - beta2) * g[i] * g[i];
-      w[i] = shrink * w[i] - rate * mean[i] / (sqrt_of(square[i]) * root + eps);
-    }
-    store(m, r, c, mean);
-    store(v, r, c, square);
-    store(value, r, c, w);
+  for (int i = 0; i < V; ++i) {
+    g[i] *= clip;
+    m[i] = b1 * m[i] + (1 - b1) * g[i];
+    v[i] = b2 * v[i] + (1 - b2) * g[i] * g[i];
+    w[i] = shrink * w[i] - rate * m[i] / (sqrt_of(v[i]) * root + eps);
   }
-};
+  store_pack(m_at, m);
+  store_pack(v_at, v);
+  store_pack(exact, w);
+  if (piece.value_dtype == DType::bf16)
+    store_pack(static_cast<bf16*>(piece.value) + k, narrow<bf16>(w));
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) adamw_kernel(AdamWArgs a) {
+  const StepScalars step = *a.scalars;
+  if (step.apply == 0) return;
+  const AdamWPiece piece = a.pieces[blockIdx.x];
+  const double lr = step.lr * piece.lr_scale;
+  const T b1 = T(a.beta1), b2 = T(a.beta2), eps = T(a.eps), clip = T(step.clip);
+  const T root = T(1 / sqrt(step.correction2));
+  const T shrink = T(1 - lr * piece.decay), rate = T(lr / step.correction1);
+  constexpr int V = kPack<T>;
+  const int packs = piece.count / V;
+  for (int i = threadIdx.x; i < packs; i += kThreads)
+    adamw_pack<T, V>(piece, i * V, b1, b2, eps, clip, root, shrink, rate);
+  for (int k = packs * V + threadIdx.x; k < piece.count; k += kThreads)
+    adamw_pack<T, 1>(piece, k, b1, b2, eps, clip, root, shrink, rate);
+}
 
 template <class T>
 void adamw_cuda(const AdamWArgs& a, Stream s) {
-  const AdamWStep<T> step{a.value,
-                          a.grad,
-                          a.m,
-                          a.v,
-                          T(a.beta1),
-                          T(a.beta2),
-                          T(a.eps),
-                          T(a.clip),
-                          T(1 - a.lr * a.decay),
-                          T(a.lr / a.correction1),
-                          T(1 / std::sqrt(a.correction2))};
-  each<T>("adamw", s, a.value.rows(), a.value.cols(), {&a.value, &a.grad, &a.m, &a.v}, step);
+  if (a.count == 0) return;
+  adamw_kernel<T><<<unsigned(a.count), kThreads, 0, stream_of(s)>>>(a);
+  check_launch("adamw");
+}
+
+__global__ void settle_step_kernel(SettleStepArgs a) {
+  StepScalars& s = *a.scalars;
+  s.norm = sqrt(s.squares);
+  s.clip = s.max_norm > 0 ? fmin(1.0, s.max_norm / (s.norm + 1e-6)) : 1.0;
+  const double loss = a.loss.present ? *a.loss.ptr<double>() : 0;
+  s.apply = isfinite(s.norm) && isfinite(loss) ? 1 : 0;
+}
+
+void settle_step_cuda(const SettleStepArgs& a, Stream s) {
+  settle_step_kernel<<<1, 1, 0, stream_of(s)>>>(a);
+  check_launch("settle_step");
 }
 
 // partial[block] = the sum of squares of what the block walks; the last step adds them in order.
@@ -91,5 +112,6 @@ void squared_norm_cuda(const SquaredNormArgs& a, Stream stream) {
 
 STRATA_CUDA_KERNEL("adamw", AdamWArgs, adamw_cuda)
 STRATA_CUDA_KERNEL("squared_norm", SquaredNormArgs, squared_norm_cuda)
+STRATA_KERNEL("settle_step", DeviceKind::cuda, DType::f64, SettleStepArgs, settle_step_cuda)
 
 }  // namespace strata

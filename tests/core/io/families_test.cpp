@@ -6,9 +6,9 @@
 #include <cstring>
 #include <filesystem>
 
-#include "core/io/convert.h"
 #include "core/io/data_folder.h"
 #include "core/io/file.h"
+#include "core/tensor/convert.h"
 #include "tests/support/error_text.h"
 #include "tests/support/temp_folder.h"
 

@@ -55,7 +55,7 @@ TEST_CASE("AdamW equals PyTorch's for six steps, moments included") {
     CAPTURE(step);
     CHECK(difference(f.params.at("w").slot->value, prefix + "w") < 1e-12);
     CHECK(difference(f.params.at("b").slot->value, prefix + "b") < 1e-12);
-    for (const AdamW::Moments& m : adamw.moments()) {
+    for (const AdamW::State& m : adamw.states()) {
       CHECK(difference(m.m, prefix + "exp_avg." + m.name) < 1e-12);
       CHECK(difference(m.v, prefix + "exp_avg_sq." + m.name) < 1e-12);
     }
@@ -93,4 +93,36 @@ TEST_CASE("one-dimensional tensors do not decay unless asked to") {
     CHECK(f.params.at("w").slot->value.ptr<double>()[0] == doctest::Approx(0.95));
     CHECK(f.params.at("b").slot->value.ptr<double>()[0] == doctest::Approx(decay_all ? 0.95 : 1));
   }
+}
+
+TEST_CASE("a step whose norm or loss is not finite changes nothing and is not counted") {
+  Fixture f;
+  f.params.declare("w", {2, 2}, {.init = Init::ones()});
+  f.params.allocate(DType::f64, true, false);
+  f.params.initialize(0);
+  double* w = f.params.at("w").slot->value.ptr<double>();
+  double* grad = f.params.at("w").slot->grad.ptr<double>();
+  AdamW adamw(f.params, {});
+  double loss = 1;
+  const Tensor on_device = view_of(&loss, {1}, DType::f64);
+  const auto update = [&] {
+    adamw.begin(0.1, 1);
+    adamw.update(f.cx, on_device);
+    return adamw.finish();
+  };
+  grad[0] = 3;
+  loss = NAN;
+  CHECK_FALSE(update().applied);
+  loss = 1;
+  grad[1] = INFINITY;
+  CHECK_FALSE(update().applied);
+  CHECK(w[0] == 1);
+  CHECK(adamw.steps() == 0);
+  CHECK(adamw.states()[0].m.ptr<double>()[0] == 0);
+  grad[1] = 4;
+  const AdamW::Outcome outcome = update();
+  CHECK(outcome.applied);
+  CHECK(outcome.norm == doctest::Approx(5));
+  CHECK(adamw.steps() == 1);
+  CHECK(adamw.states()[0].m.ptr<double>()[0] == doctest::Approx(0.1 * 3 / 5).epsilon(1e-5));
 }

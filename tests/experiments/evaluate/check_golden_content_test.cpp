@@ -6,10 +6,10 @@
 #include <map>
 #include <sstream>
 
-#include "core/io/convert.h"
 #include "core/io/file.h"
 #include "core/io/json.h"
 #include "core/io/safetensors.h"
+#include "core/tensor/convert.h"
 #include "experiments/evaluate/check_golden.h"
 #include "plugins/host/registry.h"
 #include "tests/support/golden_folder.h"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include "core/contract/tensor.h"
 
@@ -12,5 +13,9 @@ namespace strata {
 // bit. Throws Error naming both types for any other pair.
 STRATA_API void convert_numbers(const void* from, DType from_type, void* to, DType to_type,
                                 size_t count);
+
+// The numbers of a tensor of any device and numeric type, row after row. Throws Error for types
+// that hold no numbers of their own.
+STRATA_API std::vector<double> numbers_of(const Tensor& tensor);
 
 }  // namespace strata

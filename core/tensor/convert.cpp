@@ -1,10 +1,12 @@
-#include "core/io/convert.h"
+#include "core/tensor/convert.h"
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+
+#include "core/tensor/device.h"
 
 namespace strata {
 
@@ -108,6 +110,40 @@ void convert_numbers(const void* from, DType from_type, void* to, DType to_type,
     throw Error(std::string("numbers of type ") + name_of(from_type) + " cannot become " +
                 name_of(to_type));
   }
+}
+
+template <class T>
+static void append(const Tensor& tensor, std::vector<double>& out) {
+  for (int64_t r = 0; r < tensor.rows(); ++r) {
+    const T* row = tensor.row<T>(r);
+    out.insert(out.end(), row, row + tensor.cols());
+  }
+}
+
+std::vector<double> numbers_of(const Tensor& on_device) {
+  const HostCopy copy(on_device);
+  const Tensor& tensor = *copy;
+  std::vector<double> out;
+  out.reserve(size_t(tensor.numel()));
+  switch (tensor.dtype) {
+    case DType::f64:
+      append<double>(tensor, out);
+      break;
+    case DType::i32:
+      append<int32_t>(tensor, out);
+      break;
+    case DType::i64:
+      append<int64_t>(tensor, out);
+      break;
+    default:
+      out.resize(size_t(tensor.numel()));
+      for (int64_t r = 0; r < tensor.rows(); ++r)
+        convert_numbers(static_cast<const char*>(tensor.data) +
+                            r * tensor.pitch * int64_t(size_of(tensor.dtype)),
+                        tensor.dtype, out.data() + r * tensor.cols(), DType::f64,
+                        size_t(tensor.cols()));
+  }
+  return out;
 }
 
 }  // namespace strata

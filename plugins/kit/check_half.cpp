@@ -1,0 +1,81 @@
+// The layer with weights and activations of two bytes, against float64: how far rounding may carry
+// it, that one-token steps still agree with the whole, and that two runs give the same bits.
+#include <algorithm>
+#include <cmath>
+
+#include "plugins/kit/checks.h"
+
+namespace strata::kit {
+namespace {
+
+// |a - b| / |b| over all elements; `floor` per element keeps tensors of nothing from counting.
+double distance(const Values& a, const Values& b, double floor = 1e-3) {
+  if (a.size() != b.size()) return INFINITY;
+  double off = 0, size = floor * floor * double(b.size());
+  for (size_t i = 0; i < b.size(); ++i) {
+    if (!std::isfinite(a[i])) return INFINITY;
+    off += (a[i] - b[i]) * (a[i] - b[i]);
+    size += b[i] * b[i];
+  }
+  return std::sqrt(off / size);
+}
+
+// bf16 keeps 8 bits: each rounding is off by 2^-9 at most, and a layer has a dozen in a row.
+constexpr double kForward = 1e-2, kBackward = 2e-2;
+constexpr int64_t kSteps = 6, kLength = 70;
+
+std::pair<double, std::string> worst_parameter(Bed& bed, const Gradients& got,
+                                               const Gradients& exact) {
+  double worst = distance(got.dx, exact.dx);
+  std::string name = "the input";
+  for (size_t i = 0; i < exact.params.size(); ++i) {
+    const double off = distance(got.params[i], exact.params[i]);
+    if (off <= worst) continue;
+    worst = off;
+    name = bed.layer().params()[i].name;
+  }
+  return {worst, name};
+}
+
+double steps_apart(Bed& bed) {
+  const Batch in = bed.random_batch(2, kLength);
+  const Values whole = bed.infer(in);
+  KitState state(in.batch, 192);
+  double worst = 0;
+  for (int64_t begin = 0; begin < kLength;) {
+    const int64_t end = begin == 0 ? kLength - kSteps : begin + 1;
+    const Values y =
+        bed.step(state, begin == 0 ? Mode::prefill : Mode::decode, slice(in, begin, end));
+    worst = std::max(worst, distance(y, slice({in.batch, kLength, whole, {}}, begin, end).x));
+    begin = end;
+  }
+  return worst;
+}
+
+}  // namespace
+
+Rows check_half(const LayerChoice& c) {
+  Rows rows;
+  for (const auto& [batch, seq_len] : {std::pair<int64_t, int64_t>{2, 65}, {3, 1}, {1, 300}}) {
+    const std::string shape = " " + std::to_string(batch) + " x " + std::to_string(seq_len);
+    Bed exact(c, DType::f64), half(c, DType::bf16);
+    const Batch in = exact.random_batch(batch, seq_len);
+    const Values dy = exact.random_values(int64_t(in.x.size()), 6);
+    const Gradients want = exact.train(in, dy), got = half.train(in, dy);
+    rows.push_back(measured("bf16 forward" + shape, distance(got.y, want.y), kForward));
+    const auto [off, name] = worst_parameter(half, got, want);
+    rows.push_back(measured("bf16 backward" + shape, off, kBackward, "worst: " + name));
+    const Gradients again = half.train(in, dy);
+    const bool same = again.y == got.y && again.dx == got.dx && again.params == got.params;
+    rows.push_back(measured("bf16 determinism" + shape, same ? 0 : 1, 0));
+  }
+  Bed bf16(c, DType::bf16), f16(c, DType::f16);
+  rows.push_back(measured("bf16 steps", steps_apart(bf16), 2 * kForward, "against the whole"));
+  const Batch in = f16.random_batch(2, 65);
+  rows.push_back(
+      measured("f16 forward", distance(f16.infer(in), Bed(c, DType::f64).infer(in)), kForward));
+  rows.push_back(measured("f16 steps", steps_apart(f16), 2 * kForward, "against the whole"));
+  return rows;
+}
+
+}  // namespace strata::kit
