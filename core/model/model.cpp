@@ -222,9 +222,17 @@ void Model::start_training(const TokenBatch& batch, double inverse_count, uint64
            });
 }
 
+static void add_counts(StepCounts& to, const StepCounts& from) {
+  for (const auto& [name, values] : from.counts) {
+    std::vector<double>& sum = to.counts[name];
+    sum.resize(std::max(sum.size(), values.size()));
+    for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
+  }
+}
+
 LossSum Model::finish_training() {
-  Notes::Taken taken = notes_.take();
-  counts_ = std::move(taken.counts);
+  const Notes::Taken taken = notes_.take();
+  for (const auto& [place, counted] : taken.counts) add_counts(counts_[place], counted);
   return {taken.loss, taken.labelled, taken.aux, taken.mean};
 }
 
@@ -237,12 +245,7 @@ LossSum Model::train(const TokenBatch& batch, double inverse_count, uint64_t ste
 void Model::after_step(bool updated) {
   std::map<Layer*, StepCounts> all;
   for (const Site* site : stack_->sites()) {
-    StepCounts& sums = all[site->layer.get()];
-    for (const auto& [name, values] : counts_[site->place].counts) {
-      std::vector<double>& sum = sums.counts[name];
-      sum.resize(std::max(sum.size(), values.size()));
-      for (size_t i = 0; i < values.size(); ++i) sum[i] += values[i];
-    }
+    add_counts(all[site->layer.get()], counts_[site->place]);
   }
   counts_.clear();
   if (!updated) return;
