@@ -184,7 +184,7 @@ int run_cli(int argc, const char* const* argv) {
   try {
     return parse_and_run({argv, argv + argc});
   } catch (const Error& e) {
-    return complain(e.what(), e.kind() == ErrorKind::resource ? kNoResources : kBadInput);
+    return complain(e.what(), e.kind() == ErrorKind::input ? kBadInput : kNoResources);
   } catch (const std::bad_alloc&) {
     return complain("memory is exhausted; a smaller batch_size or recompute = \"block\" needs less",
                     kNoResources);

@@ -30,7 +30,7 @@ void add_cuda(std::vector<Finding>& findings) {
   for (int i = 0; i < found.count; ++i) {
     const Device device{DeviceKind::cuda, i};
     try {
-      const DeviceDriver& driver = driver_of(device);
+      DeviceDriver& driver = driver_of(device);
       findings.push_back({to_string(device), driver.description() + ", " +
                                                  format_bytes(driver.free_bytes()) + " free"});
       for (const DeviceDriver::Library& library : driver.libraries())
