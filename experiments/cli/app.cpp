@@ -128,7 +128,8 @@ int parse_and_run(const std::vector<std::string>& words) {
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
   app.add_option("--device", session.device,
-                 "where it runs, model.device: cpu, cuda or cuda:NUMBER")
+                 "where it runs, model.device: cpu, cuda or cuda:NUMBER; a study also takes every "
+                 "GPU (cuda) or a list (cuda:0,cuda:1)")
       ->type_name("DEVICE");
   app.add_flag("--json", session.json, "print the result as JSON");
   app.add_flag("--quiet", session.quiet, "print results and errors only");

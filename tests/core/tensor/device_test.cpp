@@ -20,6 +20,62 @@ TEST_CASE("names of devices are read and written") {
   }
 }
 
+TEST_CASE("several devices are of one kind, and each is named once") {
+  CHECK(parse_devices("cpu").allows(Device{}));
+  CHECK(!parse_devices("cpu").allows({DeviceKind::cuda, 0}));
+  CHECK(parse_devices("cuda").allows({DeviceKind::cuda, 7}));
+  const DeviceChoice two = parse_devices("cuda:0,cuda:2");
+  CHECK(two.kind == DeviceKind::cuda);
+  CHECK(two.indices == std::vector<int>{0, 2});
+  CHECK(!two.allows({DeviceKind::cuda, 1}));
+  for (const char* bad : {"cuda:0,cpu", "cuda:0,cuda:0", "cuda:0,cuda", "cuda,cuda:1", "cpu,cpu"}) {
+    CAPTURE(bad);
+    CHECK_THROWS_WITH_AS(parse_devices(bad), doctest::Contains("distinct and of one kind"), Error);
+  }
+  for (const char* bad : {"", "cuda:0,", ",cuda:0", "cuda:0, cuda:1"}) {
+    CAPTURE(bad);
+    CHECK_THROWS_AS(parse_devices(bad), Error);
+  }
+}
+
+TEST_CASE("a driver counts what is reserved, and keeps the first failure") {
+  DeviceDriver& cpu = driver_of({});
+  const size_t before = cpu.peak_bytes();
+  { const Block block(before + 4096, "numbers"); }
+  CHECK(cpu.peak_bytes() >= before + 4096);
+
+  struct Failing final : DeviceDriver {
+    Failing() : DeviceDriver("cuda:3") {}
+    std::string description() const override { return ""; }
+    DeviceFacts facts() const override { return {}; }
+    size_t free_bytes() override { return 0; }
+    Stream stream() const override { return {}; }
+    void upload(void*, const void*, size_t) override {}
+    void download(void*, const void*, size_t) override {}
+    void copy(void*, const void*, size_t) override {}
+    void clear(void*, size_t) override {}
+    void wait() override { fail(ErrorKind::lost, "it is gone"); }
+    void* do_reserve(size_t, const std::string&) override { return nullptr; }
+    void do_release(void*, size_t) override {}
+  } driver;
+  driver.note_launch("ssd_scan", "block 3 'M' (mamba2)");
+  const auto failure = [&](auto call) {
+    try {
+      call();
+    } catch (const Error& e) {
+      CHECK(e.kind() == ErrorKind::lost);
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  const std::string first = failure([&] { driver.wait(); });
+  CHECK(first ==
+        "device cuda:3 was lost at or before ssd_scan of block 3 'M' (mamba2): it is gone; this "
+        "process cannot use it any more, what has been written stays good");
+  driver.note_launch("relu", "block 4");
+  CHECK(failure([&] { driver.fail(ErrorKind::fault, "another"); }) == first);
+}
+
 TEST_CASE("a host copy on the CPU is the tensor itself") {
   const Block block(64, "numbers");
   const Tensor t = view_of(block.data(), {2, 3}, DType::f32);
