@@ -82,7 +82,6 @@ void add_model(Table& t) {
         "standard deviation of the embedding and head at the start");
   t.key("dtype", s, &M::dtype, one_of({"f32", "f64", "bf16", "f16"}), "",
         "type of weights and activations; bf16 and f16 on CUDA, f16 for inference");
-  t.key("dtype", s, &M::dtype, one_of({"f32", "f64"}), "", "type of weights and activations");
   t.key("device", s, &M::device, kAny, "",
         "where it runs: cpu, cuda or cuda:NUMBER; a study takes every GPU for cuda, and lists: "
         "\"cuda:0,cuda:1\"");

@@ -39,8 +39,7 @@ static auto placed(const std::string& place, const F& run) {
   try {
     return run();
   } catch (const Error& e) {
-    const bool of_device = e.kind() == ErrorKind::fault || e.kind() == ErrorKind::lost;
-    if (of_device || std::string_view(e.what()).find(place) != std::string_view::npos) throw;
+    if (std::string_view(e.what()).find(place) != std::string_view::npos) throw;
     throw Error(place + ": " + e.what(), e.kind());
   } catch (const std::bad_alloc&) {
     throw;

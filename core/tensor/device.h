@@ -112,7 +112,7 @@ STRATA_API DeviceCount count_devices(DeviceKind kind);
 STRATA_API Device parse_device(const std::string& name);
 
 // Devices of one kind that may be used.
-struct DeviceChoice {
+struct STRATA_API DeviceChoice {
   DeviceKind kind = DeviceKind::cpu;
   std::vector<int> indices;  // empty: every one that is there
   bool allows(Device device) const;

@@ -88,9 +88,10 @@ class Scheduler {
   Scheduler(const StudyPlan& plan, const StudySettings& settings)
       : plan_(plan),
         settings_(settings),
-        pool_(settings.devices.empty()
-                  ? std::vector<StudyDevice>{{.slots = settings.jobs, .description = "CPU"}}
-                  : settings.devices,
+        pool_(settings.devices.empty() ? std::vector<StudyDevice>{{.device = {},
+                                                                   .slots = settings.jobs,
+                                                                   .description = "CPU"}}
+                                       : settings.devices,
               settings.jobs),
         steps_(plan.runs.size(), 0) {
     for (const StudyRun& run : plan.runs) bytes_.push_back(run.bytes);
