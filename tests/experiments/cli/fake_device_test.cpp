@@ -179,6 +179,8 @@ TEST_CASE("a study gives the same numbers however many runs share a device") {
     CHECK(fs::path(first[i]).filename() == fs::path(second[i]).filename());
     check_same(first[i], second[i]);
     CHECK(load_config(first[i] + "/config.toml").model.device == "cuda:1");
+    CHECK(text(read_json(first[i] + "/record.json"), "command").find("--device cuda:1") !=
+          std::string::npos);
     devices.insert(load_config(second[i] + "/config.toml").model.device);
     CHECK(load_config(second[i] + "/config.toml").train.threads >= 1);
   }
