@@ -52,14 +52,13 @@ std::string driver_version() {
 class CudaGraph final : public DeviceGraph {
  public:
   CudaGraph(cudaGraph_t graph, DeviceDriver& driver, const std::string& place)
-      : driver_(driver), place_(place), last_(driver.last_launch()) {
+      : driver_(driver), place_(place) {
     const cudaError_t status = cudaGraphInstantiate(&run_, graph, 0);
     cudaGraphDestroy(graph);
     check(driver_, status, place_ + ": a graph cannot be built");
   }
   ~CudaGraph() override { cudaGraphExecDestroy(run_); }
   void launch() override {
-    driver_.note_launch(last_.op, last_.place);
     check(driver_, cudaGraphLaunch(run_, static_cast<cudaStream_t>(driver_.stream().handle)),
           place_ + ": a graph cannot be started");
   }
@@ -68,7 +67,6 @@ class CudaGraph final : public DeviceGraph {
   cudaGraphExec_t run_ = nullptr;
   DeviceDriver& driver_;
   std::string place_;
-  DeviceDriver::Launch last_;  // of what was recorded
 };
 
 // Pinned bytes on their way to the device, used round and round: an upload from here needs no wait.

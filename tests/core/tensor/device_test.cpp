@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/tensor/memory.h"
+#include "tests/support/null_driver.h"
 
 using namespace strata;
 
@@ -45,19 +46,9 @@ TEST_CASE("a driver counts what is reserved, and keeps the first failure") {
   CHECK(cpu.peak_bytes() >= before + 4096);
   CHECK(cpu.peak_bytes() < 2 * (before + 4096));
 
-  struct Failing final : DeviceDriver {
-    Failing() : DeviceDriver("cuda:3") {}
-    std::string description() const override { return ""; }
-    DeviceFacts facts() const override { return {}; }
-    size_t free_bytes() override { return 0; }
-    Stream stream() const override { return {}; }
-    void upload(void*, const void*, size_t) override {}
-    void download(void*, const void*, size_t) override {}
-    void copy(void*, const void*, size_t) override {}
-    void clear(void*, size_t) override {}
+  struct Failing final : test::NullDriver {
+    Failing() : NullDriver("cuda:3") {}
     void wait() override { fail(ErrorKind::lost, "it is gone"); }
-    void* do_reserve(size_t, const std::string&) override { return nullptr; }
-    void do_release(void*, size_t) override {}
   } driver;
   driver.note_launch("ssd_scan", "block 3 'M' (mamba2)");
   const auto failure = [&](auto call) {
