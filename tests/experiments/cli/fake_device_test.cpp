@@ -157,6 +157,20 @@ TEST_CASE("too little memory on a device is the plan's table, before the first s
   CHECK(o.err.find("total") != std::string::npos);
 }
 
+TEST_CASE("memory that somebody takes after the plan is the plan's table too, and an oom row") {
+  const test::TempFolder folder;
+  const std::string taken = "STRATA_FAKE_MIB=64 STRATA_FAKE_TAKEN=64";
+  const std::string rest = " --device cuda " + kSmall + "--out ";
+  const test::Outcome o = on_fake("run --pattern=--" + rest + (folder / "run"), taken);
+  CHECK(o.code == 3);
+  CHECK(o.err.find("device cuda:0 cannot provide") != std::string::npos);
+  CHECK(o.err.find("; the plan of the run is\n  parameters") != std::string::npos);
+  const test::Outcome study =
+      on_fake("ablate --pattern=- --seeds 1 --json" + rest + (folder / "study"), taken);
+  CHECK(study.code == 1);
+  CHECK(study.out.find("\"oom\"") != std::string::npos);
+}
+
 TEST_CASE("a study gives the same numbers however many runs share a device") {
   const test::TempFolder folder;
   const std::string one = folder / "one", many = folder / "many";

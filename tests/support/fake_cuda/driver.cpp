@@ -1,6 +1,7 @@
 // CUDA devices that are none. The environment says what they are like:
 //   STRATA_FAKE_DEVICES=2       how many there are
 //   STRATA_FAKE_MIB=4096        memory of each
+//   STRATA_FAKE_TAKEN=0         MiB of it that somebody else takes once a run has made its plan
 //   STRATA_FAKE_FAILS="lost 0 40"   at the 40th wait of a process, cuda:0 is lost; "fault": a
 //   kernel
 //                               failed. As on a GPU, it shows at a wait and at everything after it.
@@ -45,7 +46,7 @@ class FakeDriver final : public DeviceDriver {
 
  protected:
   void* do_reserve(size_t bytes, const std::string& what) override {
-    if (bytes > free_bytes())
+    if (bytes + (size_t(number("STRATA_FAKE_TAKEN", 0)) << 20) > free_bytes())
       throw Error(what + ": device " + name() + " cannot provide " + std::to_string(bytes >> 20) +
                       " MiB of memory",
                   ErrorKind::resource);
