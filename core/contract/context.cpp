@@ -37,6 +37,7 @@ struct Var {
 struct Context::Impl {
   Memory* memory;
   Stream stream;
+  DeviceDriver* driver = nullptr;  // where kernels run later than they are started
   DType dtype;
   bool recording = false;
   std::vector<Root> roots;
@@ -78,7 +79,11 @@ struct Context::Impl {
 
 Context::Context(Memory& memory, DType dtype) : impl_(new Impl) {
   impl_->memory = &memory;
-  if (!memory.planning()) impl_->stream = driver_of(memory.device()).stream();
+  if (!memory.planning()) {
+    DeviceDriver& driver = driver_of(memory.device());
+    impl_->stream = driver.stream();
+    if (memory.device().kind != DeviceKind::cpu) impl_->driver = &driver;
+  }
   impl_->dtype = dtype;
 }
 
@@ -283,11 +288,33 @@ void Context::clear_tape() {
   impl_->counts.clear();
 }
 
+// Starts a kernel of a device. What it throws of the device's state gets the op and the block: it
+// may have come from an earlier one.
+static void start(DeviceDriver& driver, const char* op, std::string_view place, KernelFn kernel,
+                  const void* args, Stream stream) {
+  driver.note_launch(op, place);
+  try {
+    kernel(args, stream);
+  } catch (const Error& e) {
+    if (e.kind() == ErrorKind::fault || e.kind() == ErrorKind::lost) {
+      const std::string text = e.what(), own = std::string(op) + ": ";
+      driver.fail(e.kind(), text.starts_with(own) ? text.substr(own.size()) : text);
+    }
+    throw;
+  }
+}
+
 void Context::launch(const char* op, void (*kernel)(const void*, Stream), const void* args) {
   if (planning()) return;
-  if (!impl_->profile) return kernel(args, stream());
+  const auto run = [&] {
+    if (impl_->driver)
+      start(*impl_->driver, op, impl_->place, kernel, args, stream());
+    else
+      kernel(args, stream());
+  };
+  if (!impl_->profile) return run();
   const auto start = std::chrono::steady_clock::now();
-  kernel(args, stream());
+  run();
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   auto it = impl_->profile->ops.find(std::string_view(op));

@@ -10,7 +10,10 @@ namespace strata {
 
 enum class ErrorKind {
   input,     // the user's config, file, pattern or plugin is wrong: exit code 2
-  resource,  // memory, disk or device is short: exit code 3
+  resource,  // memory or disk is short: exit code 3
+  device,    // a device is not there, too old or not to be had: exit code 3
+  fault,     // a kernel failed on a device, which this process cannot use any more: exit code 3
+  lost,      // a device went away while it was used: exit code 3
 };
 
 // Thrown for every user mistake, as early as possible. `what()` is one sentence.

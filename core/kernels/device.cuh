@@ -11,6 +11,7 @@
 
 #include <cuda_runtime.h>
 
+#include "core/kernels/error_cuda.h"
 #include "core/kernels/register.h"
 
 namespace strata {
@@ -23,7 +24,8 @@ STRATA_INLINE cudaStream_t stream_of(Stream s) { return static_cast<cudaStream_t
 
 // Throws Error naming what failed.
 inline void check_cuda(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) kernel_error("%s: CUDA says: %s", what, cudaGetErrorString(status));
+  if (status != cudaSuccess)
+    device_error(kind_of(status), "%s: CUDA says: %s", what, cudaGetErrorString(status));
 }
 inline void check_launch(const char* op) { check_cuda(cudaGetLastError(), op); }
 

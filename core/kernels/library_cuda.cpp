@@ -67,7 +67,7 @@ void* open_cuda_library(const std::string& name) {
     if (!found.handle)
       throw Error("CUDA: " + found.why +
                       "; install the CUDA toolkit or NVIDIA's Python wheels, or set CUDA_HOME",
-                  ErrorKind::resource);
+                  ErrorKind::device);
     handle = found.handle;
   }
   return handle;
@@ -77,7 +77,7 @@ void* cuda_symbol(void* library, const char* name, const std::string& library_na
   void* symbol = dlsym(library, name);
   if (!symbol)
     throw Error("CUDA: " + library_name + " has no function " + name + "; it is of another version",
-                ErrorKind::resource);
+                ErrorKind::device);
   return symbol;
 }
 

@@ -91,4 +91,13 @@ void kernel_error(const char* format, ...) {
   throw Error(text);
 }
 
+void device_error(ErrorKind kind, const char* format, ...) {
+  char text[512];
+  va_list args;
+  va_start(args, format);
+  std::vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  throw Error(text, kind);
+}
+
 }  // namespace strata

@@ -39,6 +39,9 @@ STRATA_API const char* take_registration_clash();
 // inline functions would be compiled for a newer CPU and then shared with everybody.
 [[noreturn]] STRATA_API void kernel_error(const char* format, ...)
     __attribute__((format(printf, 1, 2)));
+// The same for what a device says, with the kind of error.
+[[noreturn]] STRATA_API void device_error(ErrorKind kind, const char* format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 template <class Args, void (*Run)(const Args&, Stream)>
 void run_kernel(const void* args, Stream stream) {

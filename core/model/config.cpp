@@ -285,6 +285,11 @@ std::string to_toml(const Config& config, bool commented) {
   return out;
 }
 
+// "cuda" of "cuda:1" and of "cuda:0,cuda:1": devices of a kind give the same numbers.
+static std::string device_kind(const Config& config) {
+  return config.model.device.substr(0, config.model.device.find(':'));
+}
+
 std::string config_hash(const Config& config) {
   uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a, 64 bits
   const auto add = [&](const std::string& text) {
@@ -294,6 +299,10 @@ std::string config_hash(const Config& config) {
     if (key.section == "ablate" || !key.identity) continue;
     if (key.full_name() == "model.pattern" && !config.model.pattern.empty()) {
       add(pattern_hash(expand_pattern(config.model.pattern)));  // two spellings, one stack
+    } else if (key.full_name() == "model.device") {
+      add(key.full_name() + to_toml(TomlValue{device_kind(config)}));
+    } else if (key.full_name() == "train.threads" && device_kind(config) != "cpu") {
+      continue;  // a device's results do not depend on the threads that feed it
     } else {
       add(key.full_name() + to_toml(key.get(config)));
     }

@@ -99,8 +99,10 @@ struct AblateConfig {
   std::vector<VariantConfig> variants;
   std::vector<int64_t> seeds = {0, 1, 2};
   std::string baseline;  // name of a variant; "": the first
-  int64_t jobs = 0;      // runs side by side; 0: one per core
-  double timeout = 0;    // seconds that one run may take; 0: any
+  int64_t jobs = 0;      // runs side by side; 0: one per core, or what the devices hold
+  int64_t per_device =
+      0;               // runs that share a GPU; 0: what its memory holds, up to a measured number
+  double timeout = 0;  // seconds that one run may take; 0: any
 };
 
 // [generate]: sampling from a trained model.
@@ -149,7 +151,8 @@ STRATA_API Override parse_override(std::string_view text);
 // reading it gives the same Config. `commented` adds each key's unit and meaning.
 STRATA_API std::string to_toml(const Config& config, bool commented = false);
 
-// Hex digits that name the resolved config; equal configs have equal hashes on every machine.
+// Hex digits that name the resolved config; equal configs have equal hashes on every machine. Which
+// device of a kind it is has no part in it, nor, where a device computes, the number of threads.
 STRATA_API std::string config_hash(const Config& config);
 
 // Throws Error when a pattern or a task is missing; everything else has a default.

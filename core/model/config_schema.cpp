@@ -82,7 +82,9 @@ void add_model(Table& t) {
         "standard deviation of the embedding and head at the start");
   t.key("dtype", s, &M::dtype, one_of({"f32", "f64", "bf16", "f16"}), "",
         "type of weights and activations; bf16 and f16 on CUDA, f16 for inference");
-  t.key("device", s, &M::device, kAny, "", "where it runs: cpu, cuda or cuda:NUMBER");
+  t.key("device", s, &M::device, kAny, "",
+        "where it runs: cpu, cuda or cuda:NUMBER; a study takes every GPU for cuda, and lists: "
+        "\"cuda:0,cuda:1\"");
   t.key("cuda_graphs", s, &M::cuda_graphs, kAny, "",
         "CUDA: record training and decode steps once and replay them; the results are the same")
       .identity = false;
@@ -152,7 +154,13 @@ void add_ablate(Table& t) {
   t.key("seeds", s, &A::seeds, kAtLeast0, "", "a number of seeds, or a list of them");
   t.key("baseline", s, &A::baseline, kAny, "",
         "the variant that others are compared with; first if \"\"");
-  t.key("jobs", s, &A::jobs, {0, 4096}, "processes", "runs side by side; 0: one per core")
+  t.key("jobs", s, &A::jobs, {0, 4096}, "processes",
+        "runs side by side; 0: one per core, or what the GPUs hold")
+      .identity = false;
+  Range shared{0, 4096};
+  shared.automatic = true;
+  t.key("per_device", s, &A::per_device, shared, "processes",
+        "runs that share a GPU; 0 or \"auto\": what its memory holds by their plans, up to 8")
       .identity = false;
   t.key("timeout", s, &A::timeout, kAtLeast0, "seconds", "a longer run is stopped; 0: any length")
       .identity = false;

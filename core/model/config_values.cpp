@@ -85,15 +85,20 @@ void read(const TomlValue& v, const Range&, bool& out) {
 }
 
 void read(const TomlValue& v, const Range& range, int64_t& out) {
+  const std::string* s = v.get<std::string>();
   if (const int64_t* i = v.get<int64_t>()) {
     out = *i;
   } else if (const double* d = v.get<double>(); d && *d == std::floor(*d) && std::abs(*d) < 9e15) {
     out = int64_t(*d);
-  } else if (const std::string* s = v.get<std::string>();
-             s && range.bytes && parse_bytes(*s) >= 0) {
+  } else if (s && range.bytes && parse_bytes(*s) >= 0) {
     out = parse_bytes(*s);
+  } else if (s && range.automatic && *s == "auto") {
+    out = 0;
   } else {
-    refuse(range.bytes ? "bytes, such as 4096 or \"8GiB\"" : "an integer", v);
+    refuse(range.bytes       ? "bytes, such as 4096 or \"8GiB\""
+           : range.automatic ? "an integer or \"auto\""
+                             : "an integer",
+           v);
   }
   if (std::abs(double(out)) > kNone) refuse("below 9e15", v);
   check(double(out), range, v);

@@ -17,7 +17,8 @@ struct Range {
   double min = 0, max = 0;
   bool above_min = false;
   std::vector<std::string> choices = {};
-  bool bytes = false;  // integers may be written "8GiB"
+  bool bytes = false;      // integers may be written "8GiB"
+  bool automatic = false;  // 0 may be written "auto"
 
   std::string text() const;  // "greater than 0", "one of a, b", "" when anything goes
 };

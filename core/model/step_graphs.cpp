@@ -11,8 +11,12 @@ Tensor StepGraphs::run(DeviceDriver& driver, const Key& key, const std::function
     return result;
   }
   Step& step = known->second;
-  if (!step.graph) step.graph = driver.record([&] { step.result = work(); });
+  if (!step.graph) {
+    step.graph = driver.record([&] { step.result = work(); });
+    step.last = driver.last_launch();
+  }
   if (!step.graph) return step.result = work();
+  driver.note_launch(step.last.op, step.last.place);
   step.graph->launch();
   return step.result;
 }

@@ -22,6 +22,7 @@ class STRATA_API StepGraphs {
   struct Step {
     std::unique_ptr<DeviceGraph> graph;
     Tensor result;
+    DeviceDriver::Launch last;  // of the kernels that it holds
   };
   static constexpr size_t kMost = 16;  // recorded steps take memory of the device
   std::map<Key, Step> steps_;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <map>
@@ -14,15 +15,67 @@ DeviceGraph::~DeviceGraph() = default;
 
 std::unique_ptr<DeviceGraph> DeviceDriver::record(const std::function<void()>&) { return nullptr; }
 
+void* DeviceDriver::reserve(size_t bytes, const std::string& what) {
+  void* memory = do_reserve(bytes, what);
+  const size_t now = bytes_ += bytes;
+  size_t peak = peak_bytes_;
+  while (now > peak && !peak_bytes_.compare_exchange_weak(peak, now)) {
+  }
+  return memory;
+}
+
+void DeviceDriver::release(void* memory, size_t bytes) {
+  do_release(memory, bytes);
+  bytes_ -= bytes;
+}
+
+void DeviceDriver::note_launch(const char* op, std::string_view place) {
+  std::scoped_lock lock(mutex_);
+  last_.op = op;
+  last_.place.assign(place);
+}
+
+DeviceDriver::Launch DeviceDriver::last_launch() const {
+  std::scoped_lock lock(mutex_);
+  return last_;
+}
+
+void DeviceDriver::fail(ErrorKind kind, const std::string& reason) {
+  std::scoped_lock lock(mutex_);
+  if (failure_.empty()) {
+    std::string where;  // kernels run later than they are started
+    if (last_.op) where = std::string(" at or before ") + last_.op;
+    if (last_.op && !last_.place.empty()) where += " of " + last_.place;
+    failure_ =
+        "device " + name_ +
+        (kind == ErrorKind::lost ? " was lost" + where + ": " + reason : ": " + reason + where) +
+        "; this process cannot use it any more, what has been written stays good";
+    if (kind == ErrorKind::fault)
+      failure_ += "; CUDA_LAUNCH_BLOCKING=1 and model.cuda_graphs = false show the very kernel";
+    failure_kind_ = kind;
+  }
+  throw Error(failure_, failure_kind_);
+}
+
 namespace {
 
 class CpuDriver final : public DeviceDriver {
  public:
+  CpuDriver() : DeviceDriver("cpu") {}
   std::string description() const override { return "CPU"; }
-  size_t free_bytes() const override { return 0; }
+  DeviceFacts facts() const override { return {}; }
+  size_t free_bytes() override { return 0; }
 
+  Stream stream() const override { return {}; }
+  void upload(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
+  void copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void clear(void* memory, size_t bytes) override { std::memset(memory, 0, bytes); }
+  void wait() override {}
+
+ protected:
   // Zero pages straight from the system, touched on first use.
-  void* reserve(size_t bytes, const std::string& what) override {
+  void* do_reserve(size_t bytes, const std::string& what) override {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
@@ -33,14 +86,7 @@ class CpuDriver final : public DeviceDriver {
     if (bytes >= (size_t{4} << 20)) madvise(p, bytes, MADV_HUGEPAGE);
     return p;
   }
-  void release(void* memory, size_t bytes) override { munmap(memory, bytes); }
-
-  Stream stream() const override { return {}; }
-  void upload(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
-  void download(void* to, const void* from, size_t bytes) override { copy(to, from, bytes); }
-  void copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
-  void clear(void* memory, size_t bytes) override { std::memset(memory, 0, bytes); }
-  void wait() override {}
+  void do_release(void* memory, size_t bytes) override { munmap(memory, bytes); }
 };
 
 struct Devices {
@@ -87,7 +133,8 @@ DeviceDriver& driver_of(Device device) {
     const DeviceLibrary& library = d.libraries[int(device.kind)];
     if (!library.open)
       throw Error("device " + to_string(device) + ": libstrata_" + name_of(device.kind) +
-                  ".so is not loaded");
+                      ".so is not loaded",
+                  ErrorKind::device);
     driver = library.open(device.index);
   }
   return *driver;
@@ -109,6 +156,32 @@ Device parse_device(const std::string& name) {
     good &= kind == "cpu" && device.index == 0;
   if (!good) throw Error("the device must be cpu, cuda or cuda:NUMBER, got '" + name + "'");
   return device;
+}
+
+bool DeviceChoice::allows(Device device) const {
+  return device.kind == kind && (indices.empty() || std::find(indices.begin(), indices.end(),
+                                                              device.index) != indices.end());
+}
+
+DeviceChoice parse_devices(const std::string& names) {
+  if (names == "cuda") return {DeviceKind::cuda, {}};
+  DeviceChoice choice;
+  bool good = true;
+  for (size_t begin = 0; good && begin <= names.size();) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    const std::string name = names.substr(begin, end - begin);
+    const Device device = parse_device(name);
+    good = choice.indices.empty() || (device.kind == choice.kind && !choice.allows(device));
+    good &= device.kind == DeviceKind::cpu || name.find(':') != std::string::npos;
+    choice.kind = device.kind;
+    choice.indices.push_back(device.index);
+    begin = end + 1;
+  }
+  good &= choice.indices.size() == 1 || choice.kind != DeviceKind::cpu;
+  if (!good)
+    throw Error("several devices must be distinct and of one kind, as in cuda:0,cuda:1, got '" +
+                names + "'");
+  return choice;
 }
 
 std::string to_string(Device device) {

@@ -1,9 +1,11 @@
 // CUDA devices as core/tensor/device.h asks for them.
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 
 #include <cstdio>
 #include <cstring>
 
+#include "core/kernels/error_cuda.h"
 #include "core/kernels/library_cuda.h"
 #include "core/tensor/device.h"
 
@@ -12,28 +14,58 @@ namespace {
 
 constexpr int kLeastMajor = 8;  // compute capability 8.0, Ampere
 
-// Errors that end the use of the device name it and the place.
-void check(cudaError_t status, const std::string& what) {
+// A fault of a kernel shows at whatever is called after it; other errors name what was called.
+void check(DeviceDriver& driver, cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
-  throw Error(what + ": CUDA says: " + cudaGetErrorString(status), ErrorKind::resource);
+  const std::string words = std::string("CUDA says: ") + cudaGetErrorString(status);
+  const ErrorKind kind = kind_of(status);
+  if (kind == ErrorKind::fault || kind == ErrorKind::lost) driver.fail(kind, words);
+  (void)cudaGetLastError();
+  throw Error(what + ": " + words +
+                  (kind == ErrorKind::device ? "; check nvidia-smi, or use device = \"cpu\"" : ""),
+              kind == ErrorKind::device ? kind : ErrorKind::resource);
+}
+
+// "13.0" for 13000
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+int version_of(cudaError_t (*ask)(int*)) {
+  int version = 0;
+  if (ask(&version) != cudaSuccess) (void)cudaGetLastError();
+  return version;
+}
+
+// As nvidia-smi says it, "580.159.03"; "" where its library cannot be asked.
+std::string driver_version() {
+  char text[96] = "";
+  void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (!library) return text;
+  const auto init = reinterpret_cast<int (*)()>(dlsym(library, "nvmlInit_v2"));
+  const auto ask =
+      reinterpret_cast<int (*)(char*, unsigned)>(dlsym(library, "nvmlSystemGetDriverVersion"));
+  if (init && ask && init() == 0) ask(text, sizeof text - 1);
+  return text;
 }
 
 class CudaGraph final : public DeviceGraph {
  public:
-  CudaGraph(cudaGraph_t graph, cudaStream_t stream, const std::string& place)
-      : stream_(stream), place_(place) {
+  CudaGraph(cudaGraph_t graph, DeviceDriver& driver, const std::string& place)
+      : driver_(driver), place_(place) {
     const cudaError_t status = cudaGraphInstantiate(&run_, graph, 0);
     cudaGraphDestroy(graph);
-    check(status, place_ + ": a graph cannot be built");
+    check(driver_, status, place_ + ": a graph cannot be built");
   }
   ~CudaGraph() override { cudaGraphExecDestroy(run_); }
   void launch() override {
-    check(cudaGraphLaunch(run_, stream_), place_ + ": a graph cannot be started");
+    check(driver_, cudaGraphLaunch(run_, static_cast<cudaStream_t>(driver_.stream().handle)),
+          place_ + ": a graph cannot be started");
   }
 
  private:
   cudaGraphExec_t run_ = nullptr;
-  cudaStream_t stream_;
+  DeviceDriver& driver_;
   std::string place_;
 };
 
@@ -43,11 +75,11 @@ class Staging {
   static constexpr size_t kBytes = size_t{4} << 20, kLargest = kBytes / 4;
 
   // A place for `bytes`, no more than kLargest; earlier content has left when it is handed out.
-  void* take(size_t bytes, cudaStream_t stream, const std::string& place) {
-    if (!memory_) check(cudaMallocHost(&memory_, kBytes), place + ": no pinned memory");
+  void* take(size_t bytes, DeviceDriver& driver) {
+    if (!memory_) check(driver, cudaMallocHost(&memory_, kBytes), "no pinned memory");
     bytes = (bytes + 63) / 64 * 64;
     if (next_ + bytes > kBytes) {
-      check(cudaStreamSynchronize(stream), place + ": a kernel failed");
+      driver.wait();
       next_ = 0;
     }
     next_ += bytes;
@@ -61,15 +93,16 @@ class Staging {
 
 class CudaDriver final : public DeviceDriver {
  public:
-  explicit CudaDriver(int index) : index_(index), place_("device cuda:" + std::to_string(index)) {
-    check(cudaGetDeviceProperties(&properties_, index), place_);
+  explicit CudaDriver(int index)
+      : DeviceDriver("cuda:" + std::to_string(index)), index_(index), place_("device " + name()) {
+    check(cudaGetDeviceProperties(&properties_, index));
     if (properties_.major < kLeastMajor)
       throw Error(place_ + ": " + properties_.name + " has compute capability " +
                       std::to_string(properties_.major) + "." + std::to_string(properties_.minor) +
                       ", at least 8.0 is needed; use device = \"cpu\"",
-                  ErrorKind::resource);
-    check(cudaSetDevice(index), place_);
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), place_);
+                  ErrorKind::device);
+    check(cudaSetDevice(index));
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   }
 
   std::string description() const override {
@@ -81,35 +114,20 @@ class CudaDriver final : public DeviceDriver {
     return text;
   }
 
+  DeviceFacts facts() const override {
+    return {properties_.name, driver_version(), version_text(version_of(&cudaDriverGetVersion)),
+            version_text(version_of(&cudaRuntimeGetVersion))};
+  }
+
   std::vector<Library> libraries() const override {
     const FoundLibrary cublas = find_cuda_library("libcublas.so.13");
     return {{"cuBLAS", cublas.handle ? cublas.path : cublas.why, cublas.handle != nullptr}};
   }
 
-  size_t free_bytes() const override {
+  size_t free_bytes() override {
     size_t free = 0, total = 0;
-    check(cudaMemGetInfo(&free, &total), place_);
+    check(cudaMemGetInfo(&free, &total));
     return free;
-  }
-
-  void* reserve(size_t bytes, const std::string& what) override {
-    void* p = nullptr;
-    check(cudaSetDevice(index_), place_);
-    if (cudaMalloc(&p, bytes) != cudaSuccess) {
-      (void)cudaGetLastError();
-      throw Error(what + ": " + place_ + " cannot provide " + std::to_string(bytes >> 20) +
-                      " MiB, " + std::to_string(free_bytes() >> 20) +
-                      " MiB are free; use a smaller batch_size, seq_len or model",
-                  ErrorKind::resource);
-    }
-    clear(p, bytes);
-    return p;
-  }
-
-  // Whoever releases memory at the end of the process finds the context gone: that is no error.
-  void release(void* memory, size_t) override {
-    if (cudaStreamSynchronize(stream_) != cudaSuccess) (void)cudaGetLastError();
-    if (cudaFree(memory) != cudaSuccess) (void)cudaGetLastError();
   }
 
   Stream stream() const override { return {stream_}; }
@@ -119,7 +137,7 @@ class CudaDriver final : public DeviceDriver {
       move(to, from, bytes, cudaMemcpyHostToDevice);
       return wait();
     }
-    void* staged = staging_.take(bytes, stream_, place_);
+    void* staged = staging_.take(bytes, *this);
     if (bytes > 0) std::memcpy(staged, from, bytes);
     move(to, staged, bytes, cudaMemcpyHostToDevice);
   }
@@ -131,12 +149,12 @@ class CudaDriver final : public DeviceDriver {
     move(to, from, bytes, cudaMemcpyDeviceToDevice);
   }
   void clear(void* memory, size_t bytes) override {
-    check(cudaMemsetAsync(memory, 0, bytes, stream_), place_);
+    check(cudaMemsetAsync(memory, 0, bytes, stream_));
   }
-  void wait() override { check(cudaStreamSynchronize(stream_), place_ + ": a kernel failed"); }
+  void wait() override { check(cudaStreamSynchronize(stream_)); }
 
   std::unique_ptr<DeviceGraph> record(const std::function<void()>& work) override {
-    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), place_);
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
     cudaGraph_t graph = nullptr;
     try {
       work();
@@ -145,14 +163,41 @@ class CudaDriver final : public DeviceDriver {
       (void)cudaGetLastError();
       throw;
     }
-    check(cudaStreamEndCapture(stream_, &graph), place_ + ": a step cannot be recorded");
-    return std::make_unique<CudaGraph>(graph, stream_, place_);
+    strata::check(*this, cudaStreamEndCapture(stream_, &graph),
+                  place_ + ": a step cannot be recorded");
+    return std::make_unique<CudaGraph>(graph, *this, place_);
+  }
+
+ protected:
+  void* do_reserve(size_t bytes, const std::string& what) override {
+    void* p = nullptr;
+    check(cudaSetDevice(index_));
+    const cudaError_t status = cudaMalloc(&p, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();
+      throw Error(what + ": " + place_ + " cannot provide " + std::to_string(bytes >> 20) +
+                      " MiB of memory, " + std::to_string(free_bytes() >> 20) +
+                      " MiB are free; use a smaller batch_size, seq_len or model",
+                  ErrorKind::resource);
+    }
+    check(status);
+    clear(p, bytes);
+    return p;
+  }
+
+  // Whoever releases memory at the end of the process finds the context gone: that is no error.
+  void do_release(void* memory, size_t) override {
+    if (cudaStreamSynchronize(stream_) != cudaSuccess) (void)cudaGetLastError();
+    if (cudaFree(memory) != cudaSuccess) (void)cudaGetLastError();
   }
 
  private:
+  void check(cudaError_t status) { strata::check(*this, status, place_); }
+
   void move(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
     if (bytes > 0)
-      check(cudaMemcpyAsync(to, from, bytes, kind, stream_), place_ + ": a copy failed");
+      strata::check(*this, cudaMemcpyAsync(to, from, bytes, kind, stream_),
+                    place_ + ": a copy failed");
   }
 
   int index_;
@@ -179,11 +224,11 @@ std::unique_ptr<DeviceDriver> open(int index) {
   const std::string place = "device cuda:" + std::to_string(index);
   if (found.count == 0)
     throw Error(place + ": " + found.why + "; check nvidia-smi, or use device = \"cpu\"",
-                ErrorKind::resource);
+                ErrorKind::device);
   if (index >= found.count)
     throw Error(place + ": this machine has " + std::to_string(found.count) +
                     " CUDA devices, cuda:0 to cuda:" + std::to_string(found.count - 1),
-                ErrorKind::resource);
+                ErrorKind::device);
   return std::make_unique<CudaDriver>(index);
 }
 

@@ -73,6 +73,7 @@ StepScalars AdamW::read_scalars() const {
 }
 
 void AdamW::launch_norm(Context& cx) {
+  cx.set_place("optimizer");
   auto* scalars = static_cast<StepScalars*>(scalars_.data());
   const Tensor sum = view_of(&scalars->squares, {1}, DType::f64, device_);
   const Tensor partial = view_of(scalars + 1, {kNormPartials}, DType::f64, device_);
@@ -82,6 +83,7 @@ void AdamW::launch_norm(Context& cx) {
 }
 
 void AdamW::launch_step(Context& cx) {
+  cx.set_place("optimizer");
   adamw_op(cx, dtype_,
            {static_cast<const AdamWPiece*>(pieces_.data()), n_pieces_,
             static_cast<const StepScalars*>(scalars_.data()), config_.beta1, config_.beta2,

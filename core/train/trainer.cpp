@@ -21,10 +21,15 @@ Trainer::Trainer(Model& model, const DataSource& source, const TrainConfig& trai
   learning_rate(train_, 1);  // refuses unknown schedules before anything is allocated
   plan_ = plan_training(model_, source_, train_);
   plan_.require(size_t(train_.memory_limit), model_.device());
-  model_.allocate(plan_, true);
-  model_.initialize(uint64_t(train_.seed));
   AdamWConfig adamw{train_.betas[0], train_.betas[1], train_.eps, train_.weight_decay, decay_all};
-  optimizer_ = std::make_unique<AdamW>(model_.params(), adamw);
+  try {
+    model_.allocate(plan_, true);
+    model_.initialize(uint64_t(train_.seed));
+    optimizer_ = std::make_unique<AdamW>(model_.params(), adamw);
+  } catch (const Error& e) {  // memory that was free for the plan is taken by somebody else now
+    if (e.kind() != ErrorKind::resource) throw;
+    throw Error(std::string(e.what()) + "; the plan of the run is\n" + plan_.table(), e.kind());
+  }
 }
 
 // What a process gains besides the arenas once it trains, nearly the same for every model: pages of
@@ -39,7 +44,7 @@ MemoryPlan plan_training(Model& model, const DataSource& source, const TrainConf
       model.plan({rows, source.eval_seq_len(), source.documents(), false, false});
   plan.activations = std::max(plan.activations, eval.activations);
   plan.scratch = std::max(plan.scratch, eval.scratch);
-  plan.runtime = kRuntimeBytes;
+  if (model.device().kind == DeviceKind::cpu) plan.runtime = kRuntimeBytes;
   return plan;
 }
 

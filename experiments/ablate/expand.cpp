@@ -59,7 +59,18 @@ void refuse_key(const std::string& key) {
     throw Error("[ablate] varies " + key + ", which is a key of the study and not of a run");
 }
 
+int64_t cores() { return std::max(1u, std::thread::hardware_concurrency()); }
+
+void share_threads(StudyRun& run, int64_t at_once) {
+  int64_t& threads = run.config.train.threads;
+  if (threads == 0) threads = std::max<int64_t>(1, cores() / at_once);
+}
+
 }  // namespace
+
+void share_threads(StudyPlan& plan, int64_t at_once) {
+  for (StudyRun& run : plan.runs) share_threads(run, at_once);
+}
 
 std::vector<Variant> expand_variants(const AblateConfig& ablate) {
   std::vector<Variant> rows{{}};
@@ -116,9 +127,8 @@ StudyPlan plan_study(const ConfigInput& input) {
     plan.baseline = size_t(found - names.begin());
   }
 
-  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
   const auto n_runs = int64_t(plan.variants.size() * ablate.seeds.size());
-  plan.jobs = std::min(ablate.jobs ? ablate.jobs : cores, n_runs);
+  plan.jobs = std::min(ablate.jobs ? ablate.jobs : cores(), n_runs);
   for (int64_t seed : ablate.seeds)
     for (size_t v = 0; v < plan.variants.size(); ++v) {
       const Variant& variant = plan.variants[v];
@@ -126,17 +136,22 @@ StudyPlan plan_study(const ConfigInput& input) {
       for (const Override& item : variant.overrides)
         own.overrides.push_back({item.key, item.value, input.origin + ", [ablate]"});
       own.overrides.push_back({"train.seed", std::to_string(seed)});
-      StudyRun run{v, seed, {}, ""};
+      StudyRun run;
+      run.variant = v;
+      run.seed = seed;
       try {
         if (!variant.expect.empty()) keeps_bound(0, variant.expect);  // throws if it is no bound
         run.config = read_config(own);
         require_runnable(run.config, input.origin);
+        run.devices = parse_devices(run.config.model.device);
       } catch (const Error& error) {
         throw Error("variant '" + variant.name + "': " + error.what(), error.kind());
       }
       run.config.ablate = {};
-      if (run.config.train.threads == 0)
-        run.config.train.threads = std::max<int64_t>(1, cores / plan.jobs);
+      if (run.devices.kind == DeviceKind::cpu)
+        share_threads(run, plan.jobs);
+      else if (!run.devices.indices.empty())
+        run.config.model.device = to_string(Device{run.devices.kind, run.devices.indices.front()});
       run.folder = slug(variant.name) + "-s" + std::to_string(seed) + "-" +
                    config_hash(run.config).substr(0, 8);
       plan.runs.push_back(std::move(run));

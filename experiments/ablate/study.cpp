@@ -86,7 +86,15 @@ std::string settings_text(const Variant& variant) {
 class Scheduler {
  public:
   Scheduler(const StudyPlan& plan, const StudySettings& settings)
-      : plan_(plan), settings_(settings), steps_(plan.runs.size(), 0) {
+      : plan_(plan),
+        settings_(settings),
+        pool_(settings.devices.empty() ? std::vector<StudyDevice>{{.device = {},
+                                                                   .slots = settings.jobs,
+                                                                   .description = "CPU"}}
+                                       : settings.devices,
+              settings.jobs),
+        steps_(plan.runs.size(), 0) {
+    for (const StudyRun& run : plan.runs) bytes_.push_back(run.bytes);
     for (const Variant& variant : plan.variants)
       name_width_ = std::max(name_width_, display_width(variant.name));
   }
@@ -94,7 +102,6 @@ class Scheduler {
   StudyOutcome run() {
     StudyOutcome out;
     make_folders(settings_.out + "/runs");
-    std::vector<size_t> waiting;  // taken from the end
     int64_t total = 0, done = 0;
     for (size_t i = 0; i < plan_.runs.size(); ++i) {
       const StudyRun& run = plan_.runs[i];
@@ -105,16 +112,15 @@ class Scheduler {
         done += steps_[i];
         ++out.reused;
       } else {
-        waiting.push_back(i);
+        waiting_.push_back(i);
       }
     }
-    std::reverse(waiting.begin(), waiting.end());
     Progress progress(*settings_.messages, settings_.style, "study", total, done);
     if (out.reused)
       progress.line("  " + std::to_string(out.reused) + " of " + std::to_string(plan_.runs.size()) +
                     " runs were finished before");
     out.page = report();
-    loop(waiting, progress, out);
+    loop(progress, out);
     progress.clear();
     out.result = collect_study(plan_, settings_);
     out.page = write_report(out.result, settings_.out);
@@ -123,56 +129,107 @@ class Scheduler {
 
  private:
   struct Active {
-    size_t index;
+    size_t index, place;  // of the run, of its device in the pool
+    int64_t bytes;        // that it was given
     Child child;
   };
 
-  void loop(std::vector<size_t>& waiting, Progress& progress, StudyOutcome& out) {
-    while (!active_.empty() || (!waiting.empty() && !out.interrupted)) {
+  void loop(Progress& progress, StudyOutcome& out) {
+    while (!active_.empty() || (!waiting_.empty() && !out.interrupted)) {
       if (const int number = settings_.interrupted ? settings_.interrupted() : 0;
           number && !out.interrupted) {
         out.interrupted = true;
         progress.line("  stopping: the runs under way write a checkpoint");
         for (Active& each : active_) each.child.signal(number);
       }
-      while (!out.interrupted && !waiting.empty() && int64_t(active_.size()) < settings_.jobs) {
-        start(waiting.back());
-        waiting.pop_back();
-      }
+      if (!out.interrupted) start_what_fits();
       std::this_thread::sleep_for(kPollEvery);
       for (auto it = active_.begin(); it != active_.end();)
         if (const auto end = it->child.poll()) {
-          finish(it->index, *end, progress, out.interrupted);
+          finish(*it, *end, progress, out.interrupted);
+          pool_.end(it->place, it->bytes);
           it = active_.erase(it);
         } else {
           ++it;
         }
-      show(progress, waiting.size());
+      if (!out.interrupted) give_up_without_device(progress);
+      show(progress);
     }
   }
 
-  void start(size_t index) {
+  // In their order; a run that finds no room lets smaller ones pass.
+  void start_what_fits() {
+    for (auto it = waiting_.begin(); it != waiting_.end();)
+      if (const auto place = pool_.find(plan_.runs[*it].devices, bytes_[*it])) {
+        start(*it, *place);
+        it = waiting_.erase(it);
+      } else {
+        ++it;
+      }
+  }
+
+  // Runs whose devices are all lost have a row that says so; the next sitting tries them again.
+  void give_up_without_device(Progress& progress) {
+    for (auto it = waiting_.begin(); it != waiting_.end();) {
+      const StudyRun& run = plan_.runs[*it];
+      if (pool_.serves(run.devices)) {
+        ++it;
+        continue;
+      }
+      const std::string folder = folder_of(settings_, run);
+      make_folders(folder);
+      RunSummary summary;
+      summary.outcome = "not run";
+      summary.message = pool_.losses(run.devices);
+      summary.metric = std::numeric_limits<double>::quiet_NaN();
+      summary.steps = last_step(folder);
+      summary.config_hash = config_hash(run.config);
+      write_summary(folder, summary);
+      progress.line(line_of(plan_, run, summary, name_width_));
+      it = waiting_.erase(it);
+    }
+  }
+
+  void start(size_t index, size_t place) {
     const StudyRun& run = plan_.runs[index];
     const std::string folder = folder_of(settings_, run);
     make_folders(folder);
     std::remove((folder + "/result.json").c_str());
-    write_file(folder + "/config.toml", to_toml(run.config));
-    active_.push_back({index, Child(settings_.command(run, folder), folder + "/output.txt",
-                                    settings_.timeout_seconds)});
+    const Device device = pool_.device(place);
+    Config config = run.config;
+    if (device.kind != DeviceKind::cpu) config.model.device = to_string(device);
+    write_file(folder + "/config.toml", to_toml(config));
+    active_.push_back({index, place, bytes_[index],
+                       Child(settings_.command(run, folder, device), folder + "/output.txt",
+                             settings_.timeout_seconds)});
+    pool_.start(place, bytes_[index]);
   }
 
-  void finish(size_t index, const ChildEnd& end, Progress& progress, bool stopping) {
-    const StudyRun& run = plan_.runs[index];
+  void finish(const Active& ended, const ChildEnd& end, Progress& progress, bool stopping) {
+    const StudyRun& run = plan_.runs[ended.index];
     const std::string folder = folder_of(settings_, run);
     const RunSummary summary = concluded(run, folder, end);
     write_summary(folder, summary);
     if (stopping && summary.outcome != "ok") return;
-    steps_[index] = run.config.train.steps;
+    const bool unusable = summary.outcome == "device";
+    if (unusable || summary.outcome == "lost") pool_.lose(ended.place);
+    // A run that never had its device goes to another one. One that found no memory beside others
+    // has a device to itself the next time.
+    const bool crowded = summary.outcome == "oom" && pool_.running(ended.place) > 1 &&
+                         bytes_[ended.index] < pool_.free_bytes(ended.place);
+    if (crowded) bytes_[ended.index] = pool_.free_bytes(ended.place);
+    if (crowded || (unusable && pool_.serves(run.devices))) {
+      waiting_.insert(waiting_.begin(), ended.index);
+      progress.line("  " + plan_.variants[run.variant].name + "  seed " + std::to_string(run.seed) +
+                    " is tried again: " + summary.message);
+      return;
+    }
+    steps_[ended.index] = run.config.train.steps;
     progress.line(line_of(plan_, run, summary, name_width_));
     report();
   }
 
-  void show(Progress& progress, size_t n_waiting) {
+  void show(Progress& progress) {
     const auto now = std::chrono::steady_clock::now();
     if (std::chrono::duration<double>(now - shown_).count() < kProgressSeconds) return;
     shown_ = now;
@@ -180,7 +237,7 @@ class Scheduler {
       steps_[each.index] = last_step(folder_of(settings_, plan_.runs[each.index]));
     int64_t done = 0;
     for (int64_t steps : steps_) done += steps;
-    const size_t left = n_waiting + active_.size();
+    const size_t left = waiting_.size() + active_.size();
     progress.update(done, std::to_string(plan_.runs.size() - left) + " of " +
                               std::to_string(plan_.runs.size()) + " runs");
   }
@@ -189,7 +246,10 @@ class Scheduler {
 
   const StudyPlan& plan_;
   const StudySettings& settings_;
+  DevicePool pool_;
+  std::list<size_t> waiting_;  // in order
   std::list<Active> active_;
+  std::vector<int64_t> bytes_;  // that each run is to be given
   std::vector<int64_t> steps_;  // made so far, by run; all of them where a run has ended
   std::chrono::steady_clock::time_point shown_{};
   size_t name_width_ = 0;
@@ -234,6 +294,9 @@ StudyResult collect_study(const StudyPlan& plan, const StudySettings& settings) 
         result.metric = s->metric;
         result.steps = s->steps;
         result.seconds = s->seconds;
+        result.tokens_per_second = s->tokens_per_second;
+        result.memory_bytes = s->used_bytes;
+        result.device = s->device;
         result.reached_target = s->reached_target;
         if (s->parameters) row.parameters = s->parameters;
         if (!s->metric_name.empty()) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/ablate/devices.h"
 #include "experiments/ablate/expand.h"
 #include "experiments/cli/progress.h"
 #include "experiments/report/study.h"
@@ -16,15 +17,18 @@ namespace strata {
 struct StudySettings {
   std::string out;  // the study's folder; runs lie in out/runs/
 
-  // argv of the child that makes one run in `folder`, where config.toml lies.
-  std::function<std::vector<std::string>(const StudyRun& run, const std::string& folder)> command;
+  // argv of the child that makes one run in `folder`, where config.toml lies, on `device`.
+  std::function<std::vector<std::string>(const StudyRun& run, const std::string& folder,
+                                         Device device)>
+      command;
   // The pattern of a config as it is drawn; may be empty.
   std::function<std::vector<PatternCell>(const Config& config)> draw;
   // The number of the signal that asks to stop, or 0; may be empty.
   std::function<int()> interrupted;
 
-  int64_t jobs = 1;            // runs side by side
-  double timeout_seconds = 0;  // per run; 0: none
+  int64_t jobs = 1;                  // runs side by side over all devices; 0: what they hold
+  std::vector<StudyDevice> devices;  // empty: the CPU
+  double timeout_seconds = 0;        // per run; 0: none
   std::vector<std::pair<std::string, std::string>> record;
   ProgressStyle style = ProgressStyle::lines;
   std::ostream* messages = nullptr;  // where progress goes
@@ -38,7 +42,8 @@ struct StudyOutcome {
 };
 
 // Makes every run that has no result yet. A run that ended as ok or diverged is finished; one that
-// was killed, crashed or timed out is tried again, from its last checkpoint.
+// was killed, crashed or timed out is tried again, from its last checkpoint. When a device is lost,
+// what waits goes to the others; what only it could have run is "not run", with the reason.
 // Throws Error where the folder cannot be written; what a run does wrong is in its result.
 StudyOutcome run_study(const StudyPlan& plan, const StudySettings& settings);
 

@@ -17,6 +17,7 @@
 #include "experiments/cli/command.h"
 #include "experiments/cli/config_args.h"
 #include "experiments/cli/plugins.h"
+#include "experiments/cli/study_devices.h"
 #include "experiments/report/page.h"
 #include "experiments/run/index.h"
 #include "experiments/run/interrupt.h"
@@ -30,6 +31,7 @@ Examples:
   strata ablate configs/experiments/quickstart.toml --dry-run
   strata ablate configs/experiments/quickstart.toml --out runs/quickstart
   strata ablate --patterns "M-M-" "M-M*-" --task mqar --seeds 3
+  strata ablate study.toml --device cuda --per-device 4     every GPU, four runs on each
 
 A study goes on where it stopped: what is finished is kept, what crashed or was killed is tried
 again. Exit code 1: a run failed, or a row missed what it was expected to reach.)";
@@ -64,28 +66,54 @@ void require_no_refusal(const StudyPlan& plan, const std::vector<EstimateRow>& r
   }
 }
 
-std::vector<EstimateRow> estimate(const StudyPlan& plan, Registry& plugins, int64_t steps) {
+// Also tells the runs how much memory their variant needs.
+std::vector<EstimateRow> estimate(StudyPlan& plan, Registry& plugins, int64_t steps) {
   std::vector<EstimateRow> rows(plan.variants.size());
-  for (const StudyRun& run : plan.runs) {
+  for (StudyRun& run : plan.runs) {
     EstimateRow& row = rows[run.variant];
     if (row.runs++ == 0) row.run = estimate_run(run.config, plugins, steps);
+    run.bytes = row.run.bytes;
     row.seconds += row.run.seconds_per_step * double(run.config.train.steps);
   }
   return rows;
 }
 
-// Fewer runs side by side where memory is short.
-int64_t jobs_that_fit(const StudyPlan& plan, const std::vector<EstimateRow>& rows) {
+// Fewer runs side by side on the CPU where memory is short.
+int64_t jobs_that_fit(const StudyPlan& plan) {
   int64_t largest = 1;
-  for (const EstimateRow& row : rows) largest = std::max(largest, row.run.bytes);
+  for (const StudyRun& run : plan.runs)
+    if (run.devices.kind == DeviceKind::cpu) largest = std::max(largest, run.bytes);
   const auto fit = int64_t(available_memory()) / (largest + (int64_t{64} << 20));
   return std::clamp<int64_t>(fit, 1, plan.jobs);
 }
 
-int dry_run(const StudyPlan& plan, const std::string& out, const Session& session,
-            Registry& plugins) {
+// Where the runs go, and how many at once.
+struct Places {
+  std::vector<StudyDevice> devices;  // empty: the CPU
+  int64_t jobs = 1;                  // as StudySettings has it
+  int64_t at_once = 1;               // runs of the largest variant side by side
+};
+
+// Also gives the runs on devices their share of the cores.
+Places places_of(StudyPlan& plan, const Session& session) {
+  Places places;
+  places.jobs = places.at_once = jobs_that_fit(plan);
+  places.devices = study_devices(plan, places.jobs, session);
+  if (places.devices.empty()) return places;
+  places.jobs = plan.base.ablate.jobs;
+  int64_t largest = 0;
+  for (const StudyRun& run : plan.runs) largest = std::max(largest, run.bytes);
+  const int64_t room = DevicePool(places.devices, places.jobs).at_once(largest);
+  places.at_once = std::min(room, int64_t(plan.runs.size()));
+  share_threads(plan, places.at_once);
+  return places;
+}
+
+int dry_run(StudyPlan& plan, const std::string& out, const Session& session, Registry& plugins) {
   const auto rows = estimate(plan, plugins, kTimedSteps);
-  const int64_t jobs = jobs_that_fit(plan, rows);
+  const bool refused = std::any_of(rows.begin(), rows.end(),
+                                   [](const EstimateRow& row) { return !row.run.refusal.empty(); });
+  const Places places = refused ? Places{} : places_of(plan, session);
   double seconds = 0;
   Json list = Json::array();
   Table table({{"pattern"},
@@ -123,28 +151,38 @@ int dry_run(const StudyPlan& plan, const std::string& out, const Session& sessio
         .set("refusal", row.run.refusal);
     list.push(std::move(entry));
   }
-  seconds /= double(jobs);
+  // Runs that share a device take turns on it.
+  seconds /= double(places.devices.empty() ? places.at_once : int64_t(places.devices.size()));
   if (session.json) {
     Json json = Json::object();
-    json.set("out", out).set("jobs", jobs).set("seconds", seconds).set("variants", std::move(list));
+    json.set("out", out)
+        .set("jobs", places.at_once)
+        .set("seconds", seconds)
+        .set("variants", std::move(list));
     std::cout << json.dump(2) << "\n";
   } else {
     table.print(std::cout, shows_colour(STDOUT_FILENO));
-    std::cout << "\n  " << plan.runs.size() << " runs, " << jobs << " side by side, at most "
-              << duration_text(seconds) << " (a run that reaches its target ends early)\n  into "
-              << out << "\n";
+    std::cout << "\n  " << plan.runs.size() << " runs, " << places.at_once
+              << " side by side, at most " << duration_text(seconds)
+              << " (a run that reaches its target ends early)\n  into " << out << "\n";
+    for (const StudyDevice& d : places.devices)
+      std::cout << "  on " << to_string(d.device) << ": " << d.description << "\n";
   }
   require_no_refusal(plan, rows);
   return kDone;
 }
 
-std::vector<std::pair<std::string, std::string>> record(const StudyPlan& plan,
+std::vector<std::pair<std::string, std::string>> record(const StudyPlan& plan, const Places& places,
                                                         const Session& session, Registry& plugins) {
   std::vector<std::pair<std::string, std::string>> out{{"command", session.command_line}};
   if (const std::string commit = git_commit(session.executable); !commit.empty())
     out.emplace_back("commit", commit);
   out.emplace_back("compiler", __VERSION__);
   out.emplace_back("machine", cpu_name());
+  for (const StudyDevice& d : places.devices)
+    out.emplace_back("device " + to_string(d.device), d.description);
+  if (!places.devices.empty())
+    out.emplace_back("runs side by side", std::to_string(places.at_once));
   out.emplace_back("threads per run", std::to_string(plan.runs.front().config.train.threads));
   std::set<std::string> patterns, named;
   for (const StudyRun& run : plan.runs) patterns.insert(run.config.model.pattern);
@@ -178,23 +216,26 @@ int run(const AblateArgs& args, const Session& session) {
   // in its first second.
   const auto rows = estimate(plan, *plugins, 0);
   require_no_refusal(plan, rows);
+  const Places places = places_of(plan, session);
   stamp_plugins(plan, *plugins);
   const Interrupt interrupt;
   StudySettings settings;
   settings.out = out;
-  settings.jobs = jobs_that_fit(plan, rows);
+  settings.jobs = places.jobs;
+  settings.devices = places.devices;
   settings.timeout_seconds = plan.base.ablate.timeout;
-  settings.record = record(plan, session, *plugins);
+  settings.record = record(plan, places, session, *plugins);
   settings.style = progress_style(STDERR_FILENO, session.quiet);
   settings.messages = &std::cerr;
   settings.interrupted = [&] { return interrupt.signal(); };
   settings.draw = [&](const Config& config) {
     return draw_pattern(config.model.pattern, *plugins);
   };
-  settings.command = [&](const StudyRun&, const std::string& folder) {
+  settings.command = [&](const StudyRun&, const std::string& folder, Device device) {
     std::vector<std::string> words{
         session.executable, "run", folder + "/config.toml", "--out", folder, "--resume", "auto",
         "--quiet"};
+    if (device.kind != DeviceKind::cpu) words.insert(words.end(), {"--device", to_string(device)});
     for (const std::string& word : plugin_arguments(session)) words.push_back(word);
     return words;
   };
@@ -248,6 +289,15 @@ void add_ablate_command(CLI::App& app, Session& session) {
             args->config.shorthands.push_back(shorthand("--jobs", "ablate.jobs", jobs, false));
           },
           "ablate.jobs: runs side by side")
+      ->type_name("N");
+  command
+      ->add_option_function<std::string>(
+          "--per-device",
+          [args](const std::string& runs) {
+            args->config.shorthands.push_back(
+                shorthand("--per-device", "ablate.per_device", runs, false));
+          },
+          "ablate.per_device: runs that share a GPU, or auto")
       ->type_name("N");
   command->add_option("--out", args->out, "folder of the study; runs/NAME if left out");
   command->add_flag("--dry-run", args->dry_run,

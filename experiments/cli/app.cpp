@@ -128,7 +128,8 @@ int parse_and_run(const std::vector<std::string>& words) {
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
   app.add_option("--device", session.device,
-                 "where it runs, model.device: cpu, cuda or cuda:NUMBER")
+                 "where it runs, model.device: cpu, cuda or cuda:NUMBER; a study also takes every "
+                 "GPU (cuda) or a list (cuda:0,cuda:1)")
       ->type_name("DEVICE");
   app.add_flag("--json", session.json, "print the result as JSON");
   app.add_flag("--quiet", session.quiet, "print results and errors only");
@@ -184,7 +185,7 @@ int run_cli(int argc, const char* const* argv) {
   try {
     return parse_and_run({argv, argv + argc});
   } catch (const Error& e) {
-    return complain(e.what(), e.kind() == ErrorKind::resource ? kNoResources : kBadInput);
+    return complain(e.what(), e.kind() == ErrorKind::input ? kBadInput : kNoResources);
   } catch (const std::bad_alloc&) {
     return complain("memory is exhausted; a smaller batch_size or recompute = \"block\" needs less",
                     kNoResources);

@@ -15,6 +15,7 @@ namespace {
 struct Finding {
   std::string what, state;  // "cuda:0", "NVIDIA H200, ..."
   bool missing = false;
+  int64_t free_bytes = 0;  // of a device; 0: not known
 };
 
 // The CUDA half of the build and the devices that it sees.
@@ -30,9 +31,14 @@ void add_cuda(std::vector<Finding>& findings) {
   for (int i = 0; i < found.count; ++i) {
     const Device device{DeviceKind::cuda, i};
     try {
-      const DeviceDriver& driver = driver_of(device);
-      findings.push_back({to_string(device), driver.description() + ", " +
-                                                 format_bytes(driver.free_bytes()) + " free"});
+      DeviceDriver& driver = driver_of(device);
+      const size_t free = driver.free_bytes();
+      const DeviceFacts facts = driver.facts();
+      findings.push_back({to_string(device),
+                          driver.description() + ", " + format_bytes(free) + " free, driver " +
+                              facts.driver + " for CUDA " + facts.driver_cuda + ", CUDA " +
+                              facts.cuda,
+                          false, int64_t(free)});
       for (const DeviceDriver::Library& library : driver.libraries())
         findings.push_back({"  " + library.name, library.place, !library.found});
     } catch (const Error& error) {
@@ -67,6 +73,7 @@ void add_doctor_command(CLI::App& app, Session& session) {
         if (session.json) {
           Json row = Json::object();
           row.set("what", f.what).set("state", f.state).set("missing", f.missing);
+          if (f.free_bytes) row.set("free_bytes", f.free_bytes);
           rows.push(std::move(row));
         } else {
           std::cout << (f.missing ? "missing  " : "ok       ") << f.what

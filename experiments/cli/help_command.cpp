@@ -159,7 +159,8 @@ int help_exit_codes(const Session& session) {
   for (const auto& [code, meaning] :
        {std::pair{kDone, "done"}, std::pair{kFailed, "a check or a study failed"},
         std::pair{kBadInput, "bad input: a config, file, pattern, plugin or option is wrong"},
-        std::pair{kNoResources, "resources: memory, disk or device is short"}}) {
+        std::pair{kNoResources,
+                  "resources: memory or disk is short, or a device is missing or failed"}}) {
     Json row = Json::object();
     row.set("code", int64_t(code)).set("help", meaning);
     rows.push(std::move(row));

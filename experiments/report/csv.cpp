@@ -37,11 +37,12 @@ std::string row(const Fields&... fields) {
 
 std::string runs_csv(const StudyResult& study) {
   std::string out = "variant,pattern,parameters,seed,outcome," + field(study.metric) +
-                    ",reached_target,steps,seconds,message\n";
+                    ",reached_target,steps,seconds,message,tokens_per_second,memory_bytes,device\n";
   for (const VariantResult& v : study.variants)
     for (const RunResult& run : v.runs)
       out += row(v.name, v.pattern, v.parameters, run.seed, run.outcome, run.metric,
-                 int64_t{run.reached_target}, run.steps, run.seconds, run.message);
+                 int64_t{run.reached_target}, run.steps, run.seconds, run.message,
+                 run.tokens_per_second, run.memory_bytes, run.device);
   return out;
 }
 
@@ -49,13 +50,14 @@ std::string table_csv(const StudyResult& study) {
   std::string out =
       "variant,pattern,settings,parameters,metric,n,mean,sd,low95,high95,median,difference,"
       "difference_low95,difference_high95,verdict,success_rate,expect,expectation_kept,"
-      "mean_steps,mean_seconds\n";
+      "mean_steps,mean_seconds,mean_tokens_per_second,memory_bytes\n";
   for (const VariantResult& v : study.variants) {
     const Summary& d = v.against_baseline.difference;
     out += row(v.name, v.pattern, v.settings, v.parameters, study.metric, v.n_ok, v.metric.mean,
                v.metric.sd, v.metric.low, v.metric.high, v.metric.median, d.mean, d.low, d.high,
                std::string(name_of(v.against_baseline.verdict)), v.success, v.expect,
-               int64_t{v.expected}, v.steps.mean, v.seconds.mean);
+               int64_t{v.expected}, v.steps.mean, v.seconds.mean, v.tokens_per_second.mean,
+               v.memory_bytes);
   }
   return out;
 }

@@ -144,8 +144,10 @@ std::string result_row(const StudyResult& study, const VariantResult& v, bool ex
         v.expected ? "<span class=\"kept\">✓</span> " : "<span class=\"missed\">✗</span> ";
     row += td(v.expect.empty() ? "" : mark + escape_html(bound_text(v.expect)));
   }
-  return row + td(judged) + td(whole_text(v.steps.mean), "n") +
-         td(duration_text(v.seconds.mean), "n") + "</tr>\n";
+  row += td(judged) + td(whole_text(v.steps.mean), "n") + td(duration_text(v.seconds.mean), "n");
+  if (has_rates(study))
+    row += td(whole_text(v.tokens_per_second.mean), "n") + td(memory_text(v.memory_bytes), "n");
+  return row + "</tr>\n";
 }
 
 std::string result_table(const StudyResult& study) {
@@ -157,8 +159,9 @@ std::string result_table(const StudyResult& study) {
       escape_html(metric_label(study)) + "</th><th>" + scale_html(metric_range(study)) +
       "</th><th class=\"n\">seeds</th>";
   if (expectations) out += "<th>expected</th>";
-  out +=
-      "<th>verdict</th><th class=\"n\">steps</th><th class=\"n\">time</th></tr></thead><tbody>\n";
+  out += "<th>verdict</th><th class=\"n\">steps</th><th class=\"n\">time</th>";
+  if (has_rates(study)) out += "<th class=\"n\">tokens/s</th><th class=\"n\">peak memory</th>";
+  out += "</tr></thead><tbody>\n";
   for (const VariantResult& v : study.variants) out += result_row(study, v, expectations);
   return out + "</tbody></table></div>\n";
 }
@@ -218,6 +221,7 @@ std::string runs_section(const StudyResult& study) {
                                 ? (run.reached_target ? "reached the target" : "ran to the end")
                                 : "<span class=\"missed\">" + escape_html(run.outcome) + "</span>";
       if (!run.message.empty()) outcome += ": " + escape_html(run.message);
+      if (!run.device.empty() && run.device != "cpu") outcome += ", on " + escape_html(run.device);
       out += "<tr>" + td("<code>" + escape_html(v.name) + "</code>") +
              td(std::to_string(run.seed), "n") + td(fixed_text(run.metric, 4), "n") +
              td(with_commas(run.steps), "n") + td(duration_text(run.seconds), "n") +

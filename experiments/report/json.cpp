@@ -27,7 +27,10 @@ Json to_json(const RunResult& run) {
       .set("metric", number(run.metric))
       .set("reached_target", run.reached_target)
       .set("steps", run.steps)
-      .set("seconds", run.seconds);
+      .set("seconds", run.seconds)
+      .set("tokens_per_second", run.tokens_per_second)
+      .set("memory_bytes", run.memory_bytes)
+      .set("device", run.device);
 }
 
 }  // namespace
@@ -48,6 +51,8 @@ std::string to_json(const StudyResult& study) {
         .set("success_rate", v.success)
         .set("expect", v.expect)
         .set("expectation_kept", v.expected)
+        .set("tokens_per_second", to_json(v.tokens_per_second))
+        .set("memory_bytes", v.memory_bytes)
         .set("runs", std::move(runs));
     variants.push(std::move(row));
   }

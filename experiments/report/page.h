@@ -24,4 +24,7 @@ std::string write_report(const StudyResult& study, const std::string& folder);
 // "0.9980 ± 0.0021", or "0.9980" where there is no interval, or "-".
 std::string interval_text(const Summary& summary, int digits = 3);
 
+// "1.23 GiB", or "-" for what is not known.
+std::string memory_text(int64_t bytes);
+
 }  // namespace strata

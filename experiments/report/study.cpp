@@ -52,6 +52,10 @@ void summarize_study(StudyResult& study) {
     variant.metric = summary_of(variant, [](const RunResult& run) { return run.metric; });
     variant.steps = summary_of(variant, [](const RunResult& run) { return double(run.steps); });
     variant.seconds = summary_of(variant, [](const RunResult& run) { return run.seconds; });
+    variant.tokens_per_second =
+        summary_of(variant, [](const RunResult& run) { return run.tokens_per_second; });
+    for (const RunResult& run : variant.runs)
+      variant.memory_bytes = std::max(variant.memory_bytes, run.memory_bytes);
     variant.n_ok = variant.metric.n;
     const auto reached = std::count_if(variant.runs.begin(), variant.runs.end(),
                                        [](const RunResult& run) { return run.reached_target; });
@@ -66,6 +70,13 @@ std::string metric_label(const StudyResult& study) {
   std::string label = study.metric;
   std::replace(label.begin(), label.end(), '_', ' ');
   return label;
+}
+
+bool has_rates(const StudyResult& study) {
+  for (const VariantResult& variant : study.variants)
+    for (const RunResult& run : variant.runs)
+      if (run.tokens_per_second > 0) return true;
+  return false;
 }
 
 bool study_holds(const StudyResult& study) {

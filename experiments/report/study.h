@@ -33,6 +33,9 @@ struct RunResult {
   double metric = 0;           // NaN where there is none
   int64_t steps = 0;
   double seconds = 0;
+  double tokens_per_second = 0;  // of training with its evaluations; 0: not known
+  int64_t memory_bytes = 0;      // most that it held on its device; 0: not known
+  std::string device;            // "cuda:0"
   bool reached_target = false;
   std::vector<CurvePoint> curve;  // the metric on the evaluation set
 };
@@ -47,7 +50,8 @@ struct VariantResult {
   std::vector<RunResult> runs;
 
   // Filled by summarize_study.
-  Summary metric, steps, seconds;
+  Summary metric, steps, seconds, tokens_per_second;
+  int64_t memory_bytes = 0;  // of the run that held most
   Comparison against_baseline;
   int64_t n_ok = 0;
   double success = 0;    // share of all runs that reached the target
@@ -68,6 +72,9 @@ struct StudyResult {
 // Computes every summary, the comparison with the baseline (the first variant if none is marked)
 // and whether expectations hold. Runs whose outcome is not ok count as missing.
 void summarize_study(StudyResult& study);
+
+// True when a run says how fast it was and what it held.
+bool has_rates(const StudyResult& study);
 
 // True when every variant keeps its `expect` and every run came to an end.
 bool study_holds(const StudyResult& study);

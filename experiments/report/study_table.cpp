@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/model/plan.h"
 #include "experiments/report/page.h"
 
 namespace strata {
@@ -19,6 +20,8 @@ Tone tone_of(Verdict verdict) {
 
 }  // namespace
 
+std::string memory_text(int64_t bytes) { return bytes > 0 ? format_bytes(size_t(bytes)) : "-"; }
+
 std::string interval_text(const Summary& summary, int digits) {
   if (std::isnan(summary.mean)) return "-";
   if (std::isnan(summary.low)) return fixed_text(summary.mean, digits);
@@ -35,6 +38,8 @@ Table to_table(const StudyResult& study) {
                                    {"seeds", true}};
   if (expectations) columns.push_back({"expected"});
   columns.insert(columns.end(), {{"verdict"}, {"steps", true}, {"time", true}});
+  const bool rates = has_rates(study);
+  if (rates) columns.insert(columns.end(), {{"tokens/s", true}, {"peak memory", true}});
   Table table(std::move(columns));
   for (const VariantResult& v : study.variants) {
     const bool whole = v.n_ok == int64_t(v.runs.size());
@@ -53,6 +58,10 @@ Table to_table(const StudyResult& study) {
     row.push_back({name_of(verdict), tone_of(verdict)});
     row.push_back({whole_text(v.steps.mean)});
     row.push_back({duration_text(v.seconds.mean)});
+    if (rates) {
+      row.push_back({whole_text(v.tokens_per_second.mean)});
+      row.push_back({memory_text(v.memory_bytes)});
+    }
     table.add(std::move(row));
   }
   return table;

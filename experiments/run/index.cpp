@@ -24,7 +24,8 @@ namespace fs = std::filesystem;
 constexpr const char* kSchema =
     "create table runs(folder text primary key, pattern text, task text, seed integer, "
     "outcome text, message text, metric_name text, metric real, reached_target integer, "
-    "steps integer, seconds real, parameters integer, peak_bytes integer, config_hash text);"
+    "steps integer, seconds real, parameters integer, peak_bytes integer, config_hash text, "
+    "device text, tokens_per_second real, planned_bytes integer, used_bytes integer);"
     "create table config(folder text, key text, value text, primary key(folder, key));"
     "create table points(folder text, step integer, name text, value real);"
     "create index points_by_name on points(name, folder, step);";
@@ -147,7 +148,7 @@ int64_t rebuild_index(const std::string& root) {
     db.run(kSchema);
     db.run("begin");
     {
-      Insert runs(db, "insert into runs values(?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
+      Insert runs(db, "insert into runs values(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)");
       Insert settings(db, "insert or replace into config values(?,?,?)");
       Insert points(db, "insert into points values(?,?,?,?)");
       for (const std::string& folder : run_folders(root)) {
@@ -159,7 +160,8 @@ int64_t rebuild_index(const std::string& root) {
         runs.add(name, value_of(config, "model.pattern"), value_of(config, "task.name"),
                  seed.empty() ? int64_t{0} : int64_t{std::stoll(seed)}, s->outcome, s->message,
                  s->metric_name, s->metric, int64_t{s->reached_target}, s->steps, s->seconds,
-                 s->parameters, s->peak_bytes, s->config_hash);
+                 s->parameters, s->peak_bytes, s->config_hash, s->device, s->tokens_per_second,
+                 s->planned_bytes, s->used_bytes);
         for (const auto& [key, value] : config) settings.add(name, key, value);
         add_points(points, folder, name);
         ++count;

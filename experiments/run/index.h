@@ -2,7 +2,8 @@
 // run, and so rebuilt at any time.
 //
 //   runs(folder, pattern, task, seed, outcome, message, metric_name, metric, reached_target, steps,
-//        seconds, parameters, peak_bytes, config_hash)
+//        seconds, parameters, peak_bytes, config_hash, device, tokens_per_second, planned_bytes,
+//        used_bytes)
 //   config(folder, key, value)         every key of the resolved config, values as TOML
 //   points(folder, step, name, value)  every number of metrics.jsonl
 #pragma once

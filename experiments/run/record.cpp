@@ -45,6 +45,17 @@ std::string cpu_name() {
   return "";
 }
 
+Json device_record(Device device) {
+  const DeviceFacts facts = driver_of(device).facts();
+  Json json = Json::object();
+  json.set("device", to_string(device)).set("deterministic", facts.deterministic);
+  if (device.kind == DeviceKind::cpu) return json;
+  return json.set("name", facts.name)
+      .set("driver", facts.driver)
+      .set("driver_cuda", facts.driver_cuda)
+      .set("cuda", facts.cuda);
+}
+
 Json make_record(const Config& config, const std::vector<PluginRecord>& plugins,
                  const std::string& command_line) {
   std::error_code error;
@@ -58,6 +69,7 @@ Json make_record(const Config& config, const std::vector<PluginRecord>& plugins,
       .set("commit", git_commit(program))
       .set("compiler", __VERSION__)
       .set("cpu", cpu_name())
+      .set("device", device_record(parse_device(config.model.device)))
       .set("command", command_line)
       .set("seed", config.train.seed)
       .set("threads", config.train.threads)

@@ -30,10 +30,15 @@ namespace fs = std::filesystem;
 
 Json finite(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
+bool on_device(const Config& config) {
+  return parse_device(config.model.device).kind != DeviceKind::cpu;
+}
+
 // Throws Error naming every key in which two configs of one run differ. The length of the run
-// and what it writes may change; a stated thread count may not, since it decides the last bits.
+// and what it writes may change; a stated thread count may not where the CPU computes, since it
+// decides the last bits.
 void require_same_run(const Config& then, const Config& now, const std::string& folder) {
-  if (now.train.threads != 0 && now.train.threads != then.train.threads) {
+  if (now.train.threads != 0 && now.train.threads != then.train.threads && !on_device(now)) {
     throw Error(folder + ": the run has train.threads = " + std::to_string(then.train.threads) +
                 ", now it is " + std::to_string(now.train.threads) +
                 "; another number changes the last bits, so leave it out or start a new run");
@@ -67,6 +72,43 @@ void require_same_run(const Config& then, const Config& now, const std::string& 
               "; change it back or choose another --out");
 }
 
+const char* outcome_of(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::input:
+      return "refused";
+    case ErrorKind::resource:
+      return "resources";
+    case ErrorKind::device:
+      return "device";
+    case ErrorKind::fault:
+      return "fault";
+    case ErrorKind::lost:
+      return "lost";
+  }
+  return "failed";
+}
+
+// What the machine did to a run is its result until it is run again. Mistakes of the user leave the
+// folder, which may be that of another run, as it is; so does a run that had come to its end.
+void record_failure(const Config& config, const std::string& folder, const Error& error) {
+  std::error_code none;
+  const auto before = read_summary(folder);
+  if (error.kind() == ErrorKind::input || !fs::is_directory(folder, none)) return;
+  if (before && (before->outcome == "ok" || before->outcome == "diverged")) return;
+  RunSummary summary;
+  summary.outcome = outcome_of(error.kind());
+  summary.message = error.what();
+  summary.message.resize(std::min(summary.message.find('\n'), summary.message.size()));
+  summary.metric = std::numeric_limits<double>::quiet_NaN();
+  summary.steps = last_step(folder);
+  summary.device = config.model.device;
+  summary.config_hash = config_hash(config);
+  try {
+    write_summary(folder, summary);
+  } catch (const Error&) {  // a full disk: what failed first is what is said
+  }
+}
+
 class Run {
  public:
   Run(Config config, LayerFactory& factory, const RunSettings& settings)
@@ -81,7 +123,7 @@ class Run {
       const Config then = load_config(folder_ + "/config.toml");
       require_same_run(then, config_, folder_);
       check_plugins(folder_, settings_.plugins);
-      config_.train.threads = then.train.threads;
+      if (config_.train.threads == 0) config_.train.threads = then.train.threads;
     }
     if (config_.train.threads == 0) config_.train.threads = omp_get_num_procs();
     omp_set_num_threads(int(config_.train.threads));
@@ -96,7 +138,6 @@ class Run {
     reset_peak_resident_memory();
     resident_before_ = resident_memory();
     model_ = std::make_unique<Model>(std::move(assembled), factory);
-    if (on_device()) free_before_ = driver_of(model_->device()).free_bytes();
     trainer_ = std::make_unique<Trainer>(*model_, *source_, config_.train);
     fill_summary();
   }
@@ -121,6 +162,7 @@ class Run {
       progress_ = std::make_unique<Progress>(*settings_.messages, settings_.style, "train",
                                              config_.train.steps, trainer_->steps_done());
     }
+    log_->line("on " + device_record(model_->device()).dump());
     log_->line(config_.model.pattern + ", " + std::to_string(summary_.parameters) +
                " parameters; memory by arena, in bytes:\n" + trainer_->plan().table());
     started_ = std::chrono::steady_clock::now();
@@ -135,11 +177,13 @@ class Run {
     if (progress_) progress_->clear();
     summary_.steps = trainer_->steps_done();
     summary_.seconds = seconds();
+    summary_.tokens_per_second =
+        double(summary_.steps * config_.train.batch_size * source_->train_seq_len()) /
+        std::max(1e-9, summary_.seconds);
     summary_.peak_bytes = int64_t(peak_resident_memory());
     summary_.planned_bytes = int64_t(trainer_->plan().total());
-    summary_.used_bytes = summary_.peak_bytes - int64_t(resident_before_);
-    if (on_device())
-      summary_.used_bytes = int64_t(free_before_ - driver_of(model_->device()).free_bytes());
+    summary_.used_bytes =
+        on_device(config_) ? device_peak_bytes() : summary_.peak_bytes - int64_t(resident_before_);
     log_->line("memory planned " + format_bytes(size_t(summary_.planned_bytes)) + ", used " +
                format_bytes(size_t(std::max<int64_t>(0, summary_.used_bytes))));
     write_summary(folder_, summary_);
@@ -147,7 +191,7 @@ class Run {
   }
 
  private:
-  bool on_device() const { return model_->device().kind != DeviceKind::cpu; }
+  int64_t device_peak_bytes() const { return int64_t(driver_of(model_->device()).peak_bytes()); }
 
   void fill_summary() {
     const Task& task = source_->task();
@@ -157,6 +201,7 @@ class Run {
     summary_.chance = task.chance();
     summary_.floor = task.in_context_floor();
     summary_.parameters = model_->params().count();
+    summary_.device = to_string(model_->device());
     summary_.config_hash = config_hash(config_);
   }
 
@@ -233,6 +278,10 @@ class Run {
     Json line = Json::object();
     line.set("step", step).set("eval_loss", finite(e.loss));
     line.set("eval_" + summary_.metric_name, finite(e.metric));
+    if (on_device(config_)) {
+      line.set("device_peak_bytes", device_peak_bytes());
+      line.set("device_planned_bytes", int64_t(trainer_->plan().total()));
+    }
     metrics_->line(line.dump());
     std::string text = "step " + std::to_string(step) + "  eval_loss " + fixed_text(e.loss, 4) +
                        "  " + summary_.metric_name + " " + fixed_text(e.metric, 4);
@@ -284,14 +333,19 @@ class Run {
   RunSummary summary_;
   std::chrono::steady_clock::time_point started_;
   double seconds_before_ = 0;
-  size_t resident_before_ = 0, free_before_ = 0;  // on the host, on the device
+  size_t resident_before_ = 0;
   int64_t tokens_ = 0;
 };
 
 }  // namespace
 
 RunSummary run_training(Config config, LayerFactory& factory, const RunSettings& settings) {
-  return Run(std::move(config), factory, settings).run();
+  try {
+    return Run(config, factory, settings).run();
+  } catch (const Error& e) {
+    record_failure(config, settings.folder, e);
+    throw;
+  }
 }
 
 }  // namespace strata

@@ -56,6 +56,8 @@ void write_summary(const std::string& folder, const RunSummary& s) {
       .set("steps", s.steps)
       .set("seconds", s.seconds)
       .set("parameters", s.parameters)
+      .set("tokens_per_second", s.tokens_per_second)
+      .set("device", s.device)
       .set("peak_bytes", s.peak_bytes)
       .set("planned_bytes", s.planned_bytes)
       .set("used_bytes", s.used_bytes)
@@ -87,6 +89,9 @@ std::optional<RunSummary> read_summary(const std::string& folder) {
     s.config_hash = json.at("config_hash", where).as_string(where);
     if (const Json* planned = json.find("planned_bytes")) s.planned_bytes = planned->as_int(where);
     if (const Json* used = json.find("used_bytes")) s.used_bytes = used->as_int(where);
+    if (const Json* rate = json.find("tokens_per_second"))
+      s.tokens_per_second = rate->as_double(where);
+    if (const Json* device = json.find("device")) s.device = device->as_string(where);
     return s;
   } catch (const Error&) {
     return {};

@@ -128,7 +128,7 @@ void load_cuda_library() {
   if (!std::filesystem::exists(path, none))
     throw Error(path.string() + ": is not there: this build has no CUDA kernels; build with nvcc " +
                     "installed (-DSTRATA_CUDA=ON), or use device = \"cpu\"",
-                ErrorKind::resource);
+                ErrorKind::device);
   Loaded& l = loaded();
   std::scoped_lock lock(l.mutex);
   library_of(l, path.string());

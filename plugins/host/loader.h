@@ -19,7 +19,7 @@ void load_cuda_half(const PluginFile& file);
 // kernels are too.
 bool serves_cuda(const PluginFile& file);
 
-// Loads libstrata_cuda.so, which lies beside libstrata.so. Throws Error (resource) naming the place
+// Loads libstrata_cuda.so, which lies beside libstrata.so. Throws Error (device) naming the place
 // when it is not there or cannot be loaded.
 void load_cuda_library();
 

@@ -4,27 +4,19 @@
 
 #include <string>
 
+#include "tests/support/null_driver.h"
+
 using namespace strata;
 
 namespace {
 
 // A device that writes down what it is asked to do.
-struct FakeDriver : DeviceDriver {
+struct FakeDriver : test::NullDriver {
   struct Graph : DeviceGraph {
     explicit Graph(std::string& log) : log(log) {}
     void launch() override { log += "launch "; }
     std::string& log;
   };
-  std::string description() const override { return "fake"; }
-  size_t free_bytes() const override { return 0; }
-  void* reserve(size_t, const std::string&) override { return nullptr; }
-  void release(void*, size_t) override {}
-  Stream stream() const override { return {}; }
-  void upload(void*, const void*, size_t) override {}
-  void download(void*, const void*, size_t) override {}
-  void copy(void*, const void*, size_t) override {}
-  void clear(void*, size_t) override {}
-  void wait() override {}
   std::unique_ptr<DeviceGraph> record(const std::function<void()>& work) override {
     if (!records) return nullptr;
     log += "record ";
@@ -79,4 +71,18 @@ TEST_CASE("a step that throws while it is recorded is recorded again") {
   fails = false;
   CHECK(graphs.run(driver, {0}, work).numel() == 4);
   CHECK(driver.log == "record record launch ");
+}
+
+TEST_CASE("a replayed step is where a fault can have come from, whatever ran before it") {
+  FakeDriver driver;
+  StepGraphs graphs;
+  const auto work = [&] {
+    driver.note_launch("cross_entropy", "LM head");
+    return numbered(1);
+  };
+  for (int i = 0; i < 2; ++i) graphs.run(driver, {0}, work);
+  driver.note_launch("adamw", "optimizer");
+  graphs.run(driver, {0}, work);
+  CHECK(driver.last_launch().op == std::string("cross_entropy"));
+  CHECK(driver.last_launch().place == "LM head");
 }

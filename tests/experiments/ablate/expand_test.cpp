@@ -66,6 +66,15 @@ TEST_CASE("a run's folder depends on what is learned, not on how it is logged") 
   CHECK(a.runs[0].folder.find('/') == std::string::npos);
 }
 
+TEST_CASE("the number of runs that share a device is a number or auto") {
+  CHECK(plan("seeds = 1").base.ablate.per_device == 0);
+  CHECK(plan("per_device = \"auto\"").base.ablate.per_device == 0);
+  CHECK(plan("per_device = 12").base.ablate.per_device == 12);
+  CHECK(message("per_device = \"many\"").find("an integer or \"auto\", got \"many\"") !=
+        std::string::npos);
+  CHECK(message("per_device = -1").find("per_device") != std::string::npos);
+}
+
 TEST_CASE("mistakes in a study are named") {
   CHECK(message("baseline = \"m\"").find("which is no variant") != std::string::npos);
   CHECK(message("seeds = [1, 1]").find("distinct") != std::string::npos);

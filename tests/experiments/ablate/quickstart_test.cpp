@@ -31,6 +31,20 @@ TEST_CASE("every experiment in configs expands into runs") {
   CHECK(n >= 1);
 }
 
+TEST_CASE("mqar_study: twenty-four runs, which a device does not tell apart by its number") {
+  const std::string path = STRATA_SOURCE_DIR "/configs/experiments/mqar_study.toml";
+  const StudyPlan plan = plan_of(path);
+  CHECK(plan.variants.size() == 8);
+  CHECK(plan.runs.size() == 24);
+  const StudyPlan there =
+      plan_study({read_file(path), path, {{"model.device", "\"cuda:1\""}}, resolve_task});
+  for (size_t i = 0; i < plan.runs.size(); ++i) {
+    CHECK(plan.runs[i].config.train.batch_size == 64);
+    CHECK(there.runs[i].config.model.device == "cuda:1");
+    CHECK(there.runs[i].folder != plan.runs[i].folder);
+  }
+}
+
 TEST_CASE("quickstart: four stacks, three seeds, bounds at both ends") {
   const StudyPlan plan = plan_of(STRATA_SOURCE_DIR "/configs/experiments/quickstart.toml");
   REQUIRE(plan.variants.size() == 4);

@@ -60,7 +60,7 @@ TEST_CASE("a study survives its runs, says how each ended, and goes on where it 
   StudySettings settings;
   settings.out = folder / "study";
   int started = 0;
-  settings.command = [&](const StudyRun& run, const std::string& where) {
+  settings.command = [&](const StudyRun& run, const std::string& where, Device) {
     ++started;
     CHECK(std::filesystem::exists(where + "/config.toml"));
     return std::vector<std::string>{"/bin/sh", "-c", script(run, where)};
@@ -108,7 +108,7 @@ TEST_CASE("a study that is asked to stop passes it on and can be resumed") {
   settings.jobs = 2;
   int asked = 0, started = 0;
   settings.interrupted = [&] { return ++asked > 10 ? 2 : 0; };
-  settings.command = [&](const StudyRun&, const std::string&) {
+  settings.command = [&](const StudyRun&, const std::string&, Device) {
     ++started;
     return std::vector<std::string>{"/bin/sh", "-c", "sleep 30"};
   };
