@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
 // dx of the kKernel - 1 tokens before it; those of the next block's first tokens are computed here
 // too. x and dy come kStages - 1 tokens ahead into shared memory, where a thread reads its own.
 template <class T, int kKernel, bool kDocuments>
-__global__ void __launch_bounds__(kPackThreads)
+__global__ void __launch_bounds__(kPackThreads, 5)
     conv_backward_packs_kernel(CausalConv1dBackwardArgs a, int64_t time_blocks,
                                int64_t channel_blocks, int tokens) {
   using A = Accum<T>;
