@@ -209,7 +209,7 @@ void gated_rms_norm_backward_cuda(const GatedRmsNormBackwardArgs& a, Stream stre
   expect_accum<T>(kOp, "weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.z) && packable(a.weight) && packable(a.dy) &&
-                     packable(a.dx.grad) && packable(a.dz.grad);
+                     packable(a.dx.grad) && packable(a.dz.grad) && packable(a.partial);
   int64_t blocks = 0;
   const bool walked = with_walk<T>(a.x, group, 3, packs, [&](auto n, int threads) {
     blocks =

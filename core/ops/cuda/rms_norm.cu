@@ -3,6 +3,7 @@
 // numbers that lie on 16 bytes are walked (row_walk.cuh), which reads everything once.
 #include "core/ops/rms_norm.h"
 
+#include "core/ops/cuda/rms_norm_short.cuh"
 #include "core/ops/cuda/row_walk.cuh"
 
 namespace strata {
@@ -72,6 +73,13 @@ void rms_norm_cuda(const RmsNormArgs& a, Stream stream) {
   expect_accum<T>("rms_norm", "weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.weight) && packable(a.y);
+  if constexpr (is_half<T>) {
+    if (const int lanes = short_lanes<T>(a.x, group, packs)) {
+      const int64_t blocks = short_blocks(a.x.rows(), lanes, 1 << 20);
+      rms_norm_short_kernel<T><<<unsigned(blocks), kThreads, 0, stream_of(stream)>>>(a, lanes);
+      return check_launch("rms_norm");
+    }
+  }
   const bool walked = with_walk<T>(a.x, group, 1, packs, [&](auto n, int threads) {
     launch_walk("rms_norm", rms_norm_walk_kernel<T, n.value>, a, a.x, group, a.x.rows(), 1, n.value,
                 threads, stream_of(stream));
@@ -177,9 +185,19 @@ void rms_norm_backward_cuda(const RmsNormBackwardArgs& a, Stream stream) {
   constexpr const char* kOp = "rms_norm_backward";
   expect_accum<T>(kOp, "weight", a.weight);
   const int64_t group = a.options.group;
-  const bool packs = packable(a.x) && packable(a.weight) && packable(a.dy) && packable(a.dx.grad);
+  const bool packs = packable(a.x) && packable(a.weight) && packable(a.dy) && packable(a.dx.grad) &&
+                     packable(a.partial);
   const bool adds = a.dx.wanted && a.dx.accumulate;
   int64_t blocks = 0;
+  if constexpr (is_half<T>) {
+    if (const int lanes = short_lanes<T>(a.x, group, packs)) {
+      blocks = short_blocks(a.x.rows(), lanes, a.partial ? a.partial.rows() : 1 << 20);
+      rms_norm_short_backward_kernel<T>
+          <<<unsigned(blocks), kThreads, 0, stream_of(stream)>>>(a, lanes);
+      sum_blocks<A>(kOp, a.dweight, a.partial, blocks, 0, stream_of(stream));
+      return check_launch(kOp);
+    }
+  }
   const bool walked = with_walk<T>(a.x, group, adds ? 3 : 2, packs, [&](auto n, int threads) {
     const auto launch = [&](auto inputs) {
       blocks =
