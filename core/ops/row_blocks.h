@@ -22,7 +22,7 @@ STRATA_INLINE RowBlocks row_blocks(int64_t rows) {
   return {rows, size, (rows + size - 1) / size};
 }
 
-// Rows of the workspace for such sums. CUDA kernels may cut rows into more blocks, to fill the card.
+// Rows of the workspace for such sums. CUDA kernels may cut rows into more blocks, to fill a card.
 inline int64_t partial_rows(const Tensor& x) {
   constexpr int64_t kMost = 640;
   const int64_t blocks = row_blocks(x.rows()).count;

@@ -92,7 +92,7 @@ void add_rms_norm_cuda(const AddRmsNormArgs& a, Stream stream) {
   const bool packs =
       packable(a.h) && packable(a.y) && packable(a.weight) && packable(a.sum) && packable(a.n);
   const bool walked = with_walk<T>(a.h, group, 2, packs, [&](auto n, int threads) {
-    launch_walk("add_rms_norm", add_rms_norm_walk_kernel<T, n.value>, a, a.h, group, a.h.rows(), 2,
+    launch_walk("add_rms_norm", add_rms_norm_walk_kernel<T, n.value>, a, a.h, group, nullptr, 2,
                 n.value, threads, stream_of(stream));
   });
   if (!walked)

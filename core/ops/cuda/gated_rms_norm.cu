@@ -86,7 +86,7 @@ void gated_rms_norm_cuda(const GatedRmsNormArgs& a, Stream stream) {
     launch_walk("gated_rms_norm",
                 a.norm_before_gate ? gated_rms_norm_walk_kernel<T, n.value, true>
                                    : gated_rms_norm_walk_kernel<T, n.value, false>,
-                a, a.x, group, a.x.rows(), 2, n.value, threads, stream_of(stream));
+                a, a.x, group, nullptr, 2, n.value, threads, stream_of(stream));
   });
   if (!walked)
     with_teams<T>(a.x, group, packs, [&](auto team, auto n, unsigned blocks) {
@@ -216,7 +216,7 @@ void gated_rms_norm_backward_cuda(const GatedRmsNormBackwardArgs& a, Stream stre
         launch_walk(kOp,
                     a.norm_before_gate ? gated_rms_norm_backward_walk_kernel<T, n.value, true>
                                        : gated_rms_norm_backward_walk_kernel<T, n.value, false>,
-                    a, a.x, group, walkers_for(a.partial), 3, n.value, threads, stream_of(stream));
+                    a, a.x, group, &a.partial, 3, n.value, threads, stream_of(stream));
   });
   if (!walked) {
     if (a.dx.wanted || a.dz.wanted)

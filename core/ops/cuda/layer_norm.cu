@@ -98,7 +98,7 @@ void layer_norm_cuda(const LayerNormArgs& a, Stream stream) {
   const int64_t d = a.x.cols();
   const bool packs = packable(a.x) && packable(a.weight) && packable(a.bias) && packable(a.y);
   const bool walked = with_walk<T>(a.x, d, 1, packs, [&](auto n, int threads) {
-    launch_walk("layer_norm", layer_norm_walk_kernel<T, n.value>, a, a.x, d, a.x.rows(), 1, n.value,
+    launch_walk("layer_norm", layer_norm_walk_kernel<T, n.value>, a, a.x, d, nullptr, 1, n.value,
                 threads, stream_of(stream));
   });
   if (!walked)
@@ -222,9 +222,8 @@ void layer_norm_backward_cuda(const LayerNormBackwardArgs& a, Stream stream) {
   int64_t blocks = 0;
   const bool walked = with_walk<T>(a.x, d, adds ? 3 : 2, packs, [&](auto n, int threads) {
     const auto launch = [&](auto inputs) {
-      blocks =
-          launch_walk(kOp, layer_norm_backward_walk_kernel<T, n.value, inputs.value>, a, a.x, d,
-                      walkers_for(a.partial), inputs.value, n.value, threads, stream_of(stream));
+      blocks = launch_walk(kOp, layer_norm_backward_walk_kernel<T, n.value, inputs.value>, a, a.x,
+                           d, &a.partial, inputs.value, n.value, threads, stream_of(stream));
     };
     if (adds)
       launch(std::integral_constant<int, 3>{});

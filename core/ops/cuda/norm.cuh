@@ -52,6 +52,17 @@ __device__ __forceinline__ Pack<T, N> weights_at(const T* w, int64_t c, T one) {
   return out;
 }
 
+// How many blocks of a kernel the card holds at once.
+template <class Kernel>
+int64_t resident_blocks(const char* op, Kernel kernel, int threads, size_t shared_bytes) {
+  int device = 0, processors = 0, each = 0;
+  check_cuda(cudaGetDevice(&device), op);
+  check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), op);
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes),
+             op);
+  return int64_t(processors) * each;
+}
+
 // Calls launch(threads of a team, elements of an access, blocks), the first two as constants.
 template <class T, class F>
 void with_teams(const Tensor& x, int64_t group, bool packs, const F& launch) {

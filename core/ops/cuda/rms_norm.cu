@@ -75,13 +75,13 @@ void rms_norm_cuda(const RmsNormArgs& a, Stream stream) {
   const bool packs = packable(a.x) && packable(a.weight) && packable(a.y);
   if constexpr (is_half<T>) {
     if (const int lanes = short_lanes<T>(a.x, group, packs)) {
-      const int64_t blocks = short_blocks(a.x.rows(), lanes, 1 << 20);
+      const int64_t blocks = short_blocks(a.x.rows(), lanes, kShortAhead, 1 << 20);
       rms_norm_short_kernel<T><<<unsigned(blocks), kThreads, 0, stream_of(stream)>>>(a, lanes);
       return check_launch("rms_norm");
     }
   }
   const bool walked = with_walk<T>(a.x, group, 1, packs, [&](auto n, int threads) {
-    launch_walk("rms_norm", rms_norm_walk_kernel<T, n.value>, a, a.x, group, a.x.rows(), 1, n.value,
+    launch_walk("rms_norm", rms_norm_walk_kernel<T, n.value>, a, a.x, group, nullptr, 1, n.value,
                 threads, stream_of(stream));
   });
   if (!walked)
@@ -191,7 +191,9 @@ void rms_norm_backward_cuda(const RmsNormBackwardArgs& a, Stream stream) {
   int64_t blocks = 0;
   if constexpr (is_half<T>) {
     if (const int lanes = short_lanes<T>(a.x, group, packs)) {
-      blocks = short_blocks(a.x.rows(), lanes, a.partial ? a.partial.rows() : 1 << 20);
+      const int64_t resident = resident_blocks(kOp, rms_norm_short_backward_kernel<T>, kThreads, 0);
+      const int64_t most = a.partial && a.partial.rows() < resident ? a.partial.rows() : resident;
+      blocks = short_blocks(a.x.rows(), lanes, kShortAheadBackward, most);
       rms_norm_short_backward_kernel<T>
           <<<unsigned(blocks), kThreads, 0, stream_of(stream)>>>(a, lanes);
       sum_blocks<A>(kOp, a.dweight, a.partial, blocks, 0, stream_of(stream));
@@ -200,9 +202,8 @@ void rms_norm_backward_cuda(const RmsNormBackwardArgs& a, Stream stream) {
   }
   const bool walked = with_walk<T>(a.x, group, adds ? 3 : 2, packs, [&](auto n, int threads) {
     const auto launch = [&](auto inputs) {
-      blocks =
-          launch_walk(kOp, rms_norm_backward_walk_kernel<T, n.value, inputs.value>, a, a.x, group,
-                      walkers_for(a.partial), inputs.value, n.value, threads, stream_of(stream));
+      blocks = launch_walk(kOp, rms_norm_backward_walk_kernel<T, n.value, inputs.value>, a, a.x,
+                           group, &a.partial, inputs.value, n.value, threads, stream_of(stream));
     };
     if (adds)
       launch(std::integral_constant<int, 3>{});

@@ -8,7 +8,7 @@
 namespace strata {
 namespace {
 
-constexpr int kShortAhead = 4;  // rows in flight
+constexpr int kShortAhead = 4, kShortAheadBackward = 2;  // rows in flight
 
 // The sum over `lanes` neighbouring lanes, a power of two.
 template <class A>
@@ -17,12 +17,12 @@ __device__ __forceinline__ A lanes_sum(A x, int lanes) {
   return x;
 }
 
-// Calls with_row(i, row) for the rows that this thread has in flight from `first` on.
-template <class F>
+// Calls f(i, row, whether it exists) for the kAhead rows that a thread has in flight.
+template <int kAhead, class F>
 __device__ __forceinline__ void each_short_row(int64_t first, int64_t rows, int lanes, const F& f) {
   const int64_t at = first + threadIdx.x / lanes;
 #pragma unroll
-  for (int i = 0; i < kShortAhead; ++i) {
+  for (int i = 0; i < kAhead; ++i) {
     const int64_t row = at + i * (kThreads / lanes);
     f(i, row, row < rows);
   }
@@ -38,10 +38,10 @@ __global__ void __launch_bounds__(kThreads) rms_norm_short_kernel(RmsNormArgs a,
       weights_at<N>(a.weight.ptr<A>(), int64_t(c), A(a.options.weight_plus_one ? 1 : 0));
   for (int64_t first = blockIdx.x * each; first < rows; first += gridDim.x * each) {
     Pack<T, N> raw[kShortAhead] = {};
-    each_short_row(first, rows, lanes, [&](int i, int64_t row, bool there) {
+    each_short_row<kShortAhead>(first, rows, lanes, [&](int i, int64_t row, bool there) {
       if (there) raw[i] = load_pack<N>(a.x.row<T>(row) + c);
     });
-    each_short_row(first, rows, lanes, [&](int i, int64_t row, bool there) {
+    each_short_row<kShortAhead>(first, rows, lanes, [&](int i, int64_t row, bool there) {
       Pack<A, N> v = widen(raw[i]);
       A sum = 0;
 #pragma unroll
@@ -57,26 +57,26 @@ __global__ void __launch_bounds__(kThreads) rms_norm_short_kernel(RmsNormArgs a,
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     rms_norm_short_backward_kernel(RmsNormBackwardArgs a, int lanes) {
   using A = Accum<T>;
   constexpr int N = kPack<T>;
   __shared__ A room[kThreads][N];
-  const int64_t rows = a.x.rows(), each = int64_t(kThreads / lanes) * kShortAhead;
+  const int64_t rows = a.x.rows(), each = int64_t(kThreads / lanes) * kShortAheadBackward;
   const int c = int(threadIdx.x) % lanes * N;
   const Pack<A, N> w =
       weights_at<N>(a.weight.ptr<A>(), int64_t(c), A(a.options.weight_plus_one ? 1 : 0));
   Pack<A, N> dw{};
   for (int64_t first = blockIdx.x * each; first < rows; first += gridDim.x * each) {
-    Pack<T, N> raw_x[kShortAhead] = {}, raw_dy[kShortAhead] = {};
-    A inv[kShortAhead] = {};
-    each_short_row(first, rows, lanes, [&](int i, int64_t row, bool there) {
+    Pack<T, N> raw_x[kShortAheadBackward] = {}, raw_dy[kShortAheadBackward] = {};
+    A inv[kShortAheadBackward] = {};
+    each_short_row<kShortAheadBackward>(first, rows, lanes, [&](int i, int64_t row, bool there) {
       if (!there) return;
       raw_x[i] = load_pack<N>(a.x.row<T>(row) + c);
       raw_dy[i] = load_pack<N>(a.dy.row<T>(row) + c);
       inv[i] = a.inv.row<A>(row)[0];
     });
-    each_short_row(first, rows, lanes, [&](int i, int64_t row, bool there) {
+    each_short_row<kShortAheadBackward>(first, rows, lanes, [&](int i, int64_t row, bool there) {
       const Pack<A, N> x = widen(raw_x[i]);
       Pack<A, N> out = widen(raw_dy[i]);
       A dot = 0;
@@ -113,9 +113,9 @@ int short_lanes(const Tensor& x, int64_t group, bool packs) {
              ? int(lanes)
              : 0;
 }
-// Blocks for `rows` rows, at most `most`.
-inline int64_t short_blocks(int64_t rows, int lanes, int64_t most) {
-  const int64_t each = int64_t(kThreads / lanes) * kShortAhead, all = (rows + each - 1) / each;
+// Blocks for `rows` rows, `ahead` of them in flight in a thread; at most `most`.
+inline int64_t short_blocks(int64_t rows, int lanes, int ahead, int64_t most) {
+  const int64_t each = int64_t(kThreads / lanes) * ahead, all = (rows + each - 1) / each;
   return all < most ? all : most;
 }
 

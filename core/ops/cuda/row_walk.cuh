@@ -17,6 +17,8 @@ namespace {
 constexpr int kWalkThreads = 256;        // of the widest team
 constexpr int kWalkPacks = 5;            // most packs of a thread
 constexpr size_t kWalkRoom = 99 * 1024;  // shared memory that a block may have
+constexpr int64_t kForwardWaves = 32;
+constexpr int64_t kLeastRows = 4;  // of a walker that keeps sums
 constexpr int walk_stages(int inputs) { return inputs == 1 ? 3 : 2; }
 
 template <class T, int kInputs, int kPacks>
@@ -176,24 +178,20 @@ bool with_walk(const Tensor& x, int64_t group, int inputs, bool packs, const F& 
   return false;
 }
 
-// How many walkers the sums' workspace is for; any number where there are no sums.
-inline int64_t walkers_for(const Tensor& partial) { return partial ? partial.rows() : INT64_MAX; }
-
-// Starts as many walkers as the card holds at once, at most `most`; returns their number.
+// Starts the walkers: with sums to keep, as many as the card holds at once and `partial` has rows,
+// without them more, as short walks mix reads and writes better. Returns their number.
 template <class Args>
 int64_t launch_walk(const char* op, void (*kernel)(Args), const Args& args, const Tensor& x,
-                    int64_t group, int64_t most, int inputs, int packs, int threads,
+                    int64_t group, const Tensor* partial, int inputs, int packs, int threads,
                     cudaStream_t stream) {
   const size_t bytes = size_t(walk_stages(inputs) * inputs * packs * threads) * 16;
-  int device = 0, processors = 0, each = 0;
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
              op);
-  check_cuda(cudaGetDevice(&device), op);
-  check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), op);
-  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, bytes), op);
   const int64_t groups = x.cols() / group;
-  int64_t walkers = int64_t(processors) * each / groups;
-  if (walkers > most) walkers = most;
+  int64_t walkers = resident_blocks(op, kernel, threads, bytes) / groups;
+  if (!partial) walkers *= kForwardWaves;
+  if (partial && *partial && walkers > partial->rows()) walkers = partial->rows();
+  if (partial && walkers * kLeastRows > x.rows()) walkers = x.rows() / kLeastRows;
   if (walkers > x.rows()) walkers = x.rows();
   if (walkers < 1) walkers = 1;
   if (walkers > 65535) walkers = 65535;
