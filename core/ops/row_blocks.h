@@ -23,7 +23,7 @@ STRATA_INLINE RowBlocks row_blocks(int64_t rows) {
 }
 
 // Rows of the workspace for such sums. CUDA kernels may cut rows into more blocks, to fill a card.
-inline int64_t partial_rows(const Tensor& x) {
+STRATA_INLINE int64_t partial_rows(const Tensor& x) {
   constexpr int64_t kMost = 640;
   const int64_t blocks = row_blocks(x.rows()).count;
   if (x.device.kind != DeviceKind::cuda || size_of(x.dtype) != 2) return blocks;

@@ -17,8 +17,7 @@ namespace {
 constexpr int kWalkThreads = 256;        // of the widest team
 constexpr int kWalkPacks = 5;            // most packs of a thread
 constexpr size_t kWalkRoom = 99 * 1024;  // shared memory that a block may have
-constexpr int64_t kForwardWaves = 32;
-constexpr int64_t kLeastRows = 4;  // of a walker that keeps sums
+constexpr int64_t kShortWalk = 3;        // rows of a walker where there are many
 constexpr int walk_stages(int inputs) { return inputs == 1 ? 3 : 2; }
 
 template <class T, int kInputs, int kPacks>
@@ -178,8 +177,9 @@ bool with_walk(const Tensor& x, int64_t group, int inputs, bool packs, const F& 
   return false;
 }
 
-// Starts the walkers: with sums to keep, as many as the card holds at once and `partial` has rows,
-// without them more, as short walks mix reads and writes better. Returns their number.
+// Starts the walkers: with sums to keep, as many as the card holds at once and `partial` has rows.
+// Without sums, many short walks where there are enough rows: reads and writes mix better when
+// blocks are not in step. Returns their number.
 template <class Args>
 int64_t launch_walk(const char* op, void (*kernel)(Args), const Args& args, const Tensor& x,
                     int64_t group, const Tensor* partial, int inputs, int packs, int threads,
@@ -189,9 +189,8 @@ int64_t launch_walk(const char* op, void (*kernel)(Args), const Args& args, cons
              op);
   const int64_t groups = x.cols() / group;
   int64_t walkers = resident_blocks(op, kernel, threads, bytes) / groups;
-  if (!partial) walkers *= kForwardWaves;
+  if (!partial && x.rows() > 4 * kShortWalk * walkers) walkers = x.rows() / kShortWalk;
   if (partial && *partial && walkers > partial->rows()) walkers = partial->rows();
-  if (partial && walkers * kLeastRows > x.rows()) walkers = x.rows() / kLeastRows;
   if (walkers > x.rows()) walkers = x.rows();
   if (walkers < 1) walkers = 1;
   if (walkers > 65535) walkers = 65535;
