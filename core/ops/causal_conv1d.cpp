@@ -53,10 +53,10 @@ Tensor causal_conv1d(Context& cx, Tensor x, Tensor weight, Tensor bias, Pass& pa
     ScratchScope scope(cx);
     const Tensor taps = cx.scratch({kernel, channels}, x.dtype);
     Tensor partial;
+    const int64_t block = conv_time_block(x);
     if (dweight.wanted || dbias.wanted)
-      partial = cx.scratch(
-          {batch * ((seq_len + kConvTimeBlock - 1) / kConvTimeBlock), (kernel + 1) * channels},
-          cx.accum_dtype());
+      partial = cx.scratch({batch * ((seq_len + block - 1) / block), (kernel + 1) * channels},
+                           cx.accum_dtype());
     conv_backward_op(
         cx, x.dtype,
         {x, weight, bias, initial, seq_idx, dy, dx, dweight, dbias, dinitial, taps, partial, silu});

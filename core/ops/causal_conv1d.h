@@ -40,8 +40,16 @@ struct CausalConv1dBackwardArgs {
 STRATA_API Tensor causal_conv1d(Context& cx, Tensor x, Tensor weight, Tensor bias, Pass& pass,
                                 const CausalConv1dOptions& options = {});
 
-// Tokens that one block of the backward sums (for the size of `partial`).
 constexpr int64_t kConvTimeBlock = 128;
+// Tokens that one block of the backward sums (for the size of `partial`): a multiple of
+// kConvTimeBlock. CUDA kernels of two-byte numbers walk further where there is enough to do, so
+// that less is spent on sums and on tokens that two blocks need.
+STRATA_INLINE int64_t conv_time_block(const Tensor& x) {
+  int64_t block = kConvTimeBlock;
+  if (x.device.kind != DeviceKind::cuda || size_of(x.dtype) != 2) return block;
+  while (block < 512 && x.shape[0] * (x.shape[1] / block) * (x.cols() / 512) >= 4096) block *= 2;
+  return block;
+}
 constexpr int64_t kConvMaxKernel = 64;
 
 }  // namespace strata

@@ -27,9 +27,9 @@ static RmsNormOptions with_group(Context& cx, const char* op, Tensor x, RmsNormO
 }
 
 // The workspace for sums over rows, only where somebody wants them.
-static Tensor partial_sums(Context& cx, bool wanted, int64_t rows, int64_t cols) {
+static Tensor partial_sums(Context& cx, bool wanted, Tensor x, int64_t cols) {
   if (!wanted) return {};
-  return cx.scratch({row_blocks(rows).count, cols}, cx.accum_dtype());
+  return cx.scratch({partial_rows(x), cols}, cx.accum_dtype());
 }
 
 Tensor rms_norm(Context& cx, Tensor x, Tensor weight, const RmsNormOptions& options) {
@@ -43,7 +43,7 @@ Tensor rms_norm(Context& cx, Tensor x, Tensor weight, const RmsNormOptions& opti
     if (!dy) return;
     const GradTarget dx = cx.grad_target(x), dw = weight ? cx.grad_target(weight) : GradTarget{};
     ScratchScope scope(cx);
-    const Tensor partial = partial_sums(cx, dw.wanted, x.rows(), x.cols());
+    const Tensor partial = partial_sums(cx, dw.wanted, x, x.cols());
     rms_norm_backward_op(cx, x.dtype, {x, weight, inv, dy, dx, dw, partial, o});
   });
   return y;
@@ -65,7 +65,7 @@ Tensor gated_rms_norm(Context& cx, Tensor x, Tensor z, Tensor weight, const RmsN
     const GradTarget dx = cx.grad_target(x), dz = cx.grad_target(z),
                      dw = weight ? cx.grad_target(weight) : GradTarget{};
     ScratchScope scope(cx);
-    const Tensor partial = partial_sums(cx, dw.wanted, x.rows(), x.cols());
+    const Tensor partial = partial_sums(cx, dw.wanted, x, x.cols());
     gated_rms_norm_backward_op(cx, x.dtype,
                                {x, z, weight, inv, dy, dx, dz, dw, partial, o, norm_before_gate});
   });
@@ -85,7 +85,7 @@ Tensor layer_norm(Context& cx, Tensor x, Tensor weight, Tensor bias,
     const GradTarget dx = cx.grad_target(x), dw = weight ? cx.grad_target(weight) : GradTarget{},
                      db = bias ? cx.grad_target(bias) : GradTarget{};
     ScratchScope scope(cx);
-    const Tensor partial = partial_sums(cx, dw.wanted || db.wanted, x.rows(), 2 * x.cols());
+    const Tensor partial = partial_sums(cx, dw.wanted || db.wanted, x, 2 * x.cols());
     layer_norm_backward_op(cx, x.dtype, {x, weight, stats, dy, dx, dw, db, partial, options});
   });
   return y;

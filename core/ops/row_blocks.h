@@ -22,4 +22,13 @@ STRATA_INLINE RowBlocks row_blocks(int64_t rows) {
   return {rows, size, (rows + size - 1) / size};
 }
 
+// Rows of the workspace for such sums. CUDA kernels may cut rows into more blocks, to fill a card.
+STRATA_INLINE int64_t partial_rows(const Tensor& x) {
+  constexpr int64_t kMost = 640;
+  const int64_t blocks = row_blocks(x.rows()).count;
+  if (x.device.kind != DeviceKind::cuda || size_of(x.dtype) != 2) return blocks;
+  const int64_t most = x.rows() < kMost ? x.rows() : kMost;
+  return blocks > most ? blocks : most;
+}
+
 }  // namespace strata

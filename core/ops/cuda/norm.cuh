@@ -3,7 +3,7 @@
 
 #include <type_traits>
 
-#include "core/ops/cuda/pack.cuh"
+#include "core/ops/cuda/stream.cuh"
 #include "core/ops/row_blocks.h"
 
 namespace strata {
@@ -52,6 +52,17 @@ __device__ __forceinline__ Pack<T, N> weights_at(const T* w, int64_t c, T one) {
   return out;
 }
 
+// How many blocks of a kernel the card holds at once.
+template <class Kernel>
+int64_t resident_blocks(const char* op, Kernel kernel, int threads, size_t shared_bytes) {
+  int device = 0, processors = 0, each = 0;
+  check_cuda(cudaGetDevice(&device), op);
+  check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), op);
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes),
+             op);
+  return int64_t(processors) * each;
+}
+
 // Calls launch(threads of a team, elements of an access, blocks), the first two as constants.
 template <class T, class F>
 void with_teams(const Tensor& x, int64_t group, bool packs, const F& launch) {
@@ -97,34 +108,45 @@ __global__ void __launch_bounds__(kWarp* kSumRows)
   partial.row<T>(block)[i * d + c] = sum;
 }
 
-// target (d,) = or += the sums over blocks, in order, of partial columns [offset, offset + d)
+// target (d,) = or += the sums over the first `blocks` rows, in a fixed order, of partial columns
+// [offset, offset + d)
 template <class T>
-__global__ void sum_blocks_kernel(GradTarget target, Tensor partial, int64_t offset) {
-  T* out = target.grad.ptr<T>();
-  STRATA_GRID_LOOP(c, target.grad.numel()) {
-    T sum = target.accumulate ? out[c] : T(0);
-    for (int64_t block = 0; block < partial.rows(); ++block)
+__global__ void __launch_bounds__(kWarp* kSumRows)
+    sum_blocks_kernel(GradTarget target, Tensor partial, int64_t blocks, int64_t offset) {
+  __shared__ T room[kSumRows][kWarp];
+  const int64_t c = int64_t(blockIdx.x) * kWarp + threadIdx.x, d = target.grad.numel();
+  T sum = 0;
+  if (c < d) {
+#pragma unroll 4
+    for (int64_t block = threadIdx.y; block < blocks; block += kSumRows)
       sum += partial.row<T>(block)[offset + c];
-    out[c] = sum;
   }
+  room[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || c >= d) return;
+  for (int y = 1; y < kSumRows; ++y) sum += room[y][threadIdx.x];
+  put(target.grad.ptr<T>() + c, sum, target.accumulate);
 }
 
+// Returns the number of row blocks.
 template <class T, int kSums, class Add>
-void column_sums(const Add& add, const Tensor& x, const Tensor& partial, cudaStream_t stream) {
+int64_t column_sums(const Add& add, const Tensor& x, const Tensor& partial, cudaStream_t stream) {
   const RowBlocks blocks = row_blocks(x.rows());
   const int64_t d = x.cols();
   const dim3 grid(unsigned((d + kWarp - 1) / kWarp), unsigned(blocks.count));
   if (blocks.count > 0)
     column_sums_kernel<T, kSums>
         <<<grid, dim3(kWarp, kSumRows), 0, stream>>>(add, blocks, d, partial);
+  return blocks.count;
 }
 
 template <class T>
-void sum_blocks(const GradTarget& target, const Tensor& partial, int64_t offset,
-                cudaStream_t stream) {
+void sum_blocks(const char* op, const GradTarget& target, const Tensor& partial, int64_t blocks,
+                int64_t offset, cudaStream_t stream) {
   if (!target.wanted) return;
-  sum_blocks_kernel<T>
-      <<<blocks_for(target.grad.numel()), kThreads, 0, stream>>>(target, partial, offset);
+  expect_accum<T>(op, "gradient of a parameter", target.grad);
+  const unsigned grid = unsigned((target.grad.numel() + kWarp - 1) / kWarp);
+  sum_blocks_kernel<T><<<grid, dim3(kWarp, kSumRows), 0, stream>>>(target, partial, blocks, offset);
 }
 
 }  // namespace
