@@ -2,6 +2,7 @@
 
 #include <cublas_v2.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <string>
@@ -14,7 +15,6 @@ namespace strata {
 namespace {
 
 constexpr char kLibrary[] = "libcublas.so.13";
-constexpr size_t kWorkspace = size_t{32} << 20;  // what cuBLAS asks for on Hopper
 
 void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -50,59 +50,90 @@ const Cublas& cublas() {
   return library;
 }
 
+std::atomic<bool> tf32{false};
+
 // One handle per stream, with a workspace of its own: the same call gives the same bits.
+struct Handle {
+  cublasHandle_t cublas = nullptr;
+  cublasMath_t mode = CUBLAS_DEFAULT_MATH;
+};
+
 cublasHandle_t handle_of(Stream stream) {
   static std::mutex mutex;
-  static std::map<void*, cublasHandle_t> handles;
+  static std::map<void*, Handle> handles;
   std::scoped_lock lock(mutex);
-  cublasHandle_t& handle = handles[stream.handle];
-  if (!handle) {
-    check(cublas().create(&handle), "cublasCreate");
-    void* workspace = nullptr;
-    if (cudaMalloc(&workspace, kWorkspace) != cudaSuccess)
-      throw Error("cuBLAS: the device has no 32 MiB left for its workspace", ErrorKind::resource);
-    check(cublas().set_stream(handle, static_cast<cudaStream_t>(stream.handle)), "cublasSetStream");
-    check(cublas().set_workspace(handle, workspace, kWorkspace), "cublasSetWorkspace");
-    check(cublas().set_math_mode(handle, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
+  Handle& handle = handles[stream.handle];
+  if (!handle.cublas) {
+    check(cublas().create(&handle.cublas), "cublasCreate");
+    check(cublas().set_stream(handle.cublas, static_cast<cudaStream_t>(stream.handle)),
+          "cublasSetStream");
+    check(cublas().set_workspace(handle.cublas, gemm_workspace(stream), kGemmWorkspace),
+          "cublasSetWorkspace");
   }
-  return handle;
+  const cublasMath_t mode = tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_PEDANTIC_MATH;
+  if (handle.mode != mode) {
+    check(cublas().set_math_mode(handle.cublas, mode), "cublasSetMathMode");
+    handle.mode = mode;
+  }
+  return handle.cublas;
 }
 
 cublasOperation_t operation(Trans t) { return t == Trans::yes ? CUBLAS_OP_T : CUBLAS_OP_N; }
 
 }  // namespace
 
-template <class T>
-void gemm_cuda_batched(Stream stream, Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
-                       const T* a, int64_t lda, int64_t stride_a, const T* b, int64_t ldb,
-                       int64_t stride_b, T beta, T* c, int64_t ldc, int64_t stride_c,
-                       int64_t count) {
+void* gemm_workspace(Stream stream) {
+  static std::mutex mutex;
+  static std::map<void*, void*> workspaces;
+  std::scoped_lock lock(mutex);
+  void*& workspace = workspaces[stream.handle];
+  if (!workspace && cudaMalloc(&workspace, kGemmWorkspace) != cudaSuccess)
+    throw Error("cuBLAS: the device has no 32 MiB left for its workspace", ErrorKind::resource);
+  return workspace;
+}
+
+void set_tf32(bool on) { tf32 = on; }
+
+template <class T, class C>
+void gemm_cuda_batched(Stream stream, Trans ta, Trans tb, int64_t m, int64_t n, int64_t k,
+                       Accum<T> alpha, const T* a, int64_t lda, int64_t stride_a, const T* b,
+                       int64_t ldb, int64_t stride_b, Accum<T> beta, C* c, int64_t ldc,
+                       int64_t stride_c, int64_t count) {
   if (m == 0 || n == 0 || count == 0) return;
-  // cuBLAS is column-major: C^T = op(B)^T op(A)^T.
-  const auto run = [&](auto* function) {
-    check(function(handle_of(stream), operation(tb), operation(ta), n, m, k, &alpha, b, ldb,
-                   stride_b, a, lda, stride_a, &beta, c, ldc, stride_c, count),
-          "a matrix product");
-  };
-  if constexpr (std::is_same_v<T, float>)
-    run(cublas().sgemm);
-  else
-    run(cublas().dgemm);
+  if constexpr (is_half<T>) {
+    gemm_cuda_half<T, C>(stream, {ta,  tb,       m,    n, k,   alpha,   a, lda, stride_a, b,
+                                  ldb, stride_b, beta, c, ldc, nullptr, c, ldc, stride_c, count});
+  } else {
+    // cuBLAS is column-major: C^T = op(B)^T op(A)^T.
+    const auto run = [&](auto* function) {
+      check(function(handle_of(stream), operation(tb), operation(ta), n, m, k, &alpha, b, ldb,
+                     stride_b, a, lda, stride_a, &beta, c, ldc, stride_c, count),
+            "a matrix product");
+    };
+    if constexpr (std::is_same_v<T, float>)
+      run(cublas().sgemm);
+    else
+      run(cublas().dgemm);
+  }
 }
 
-template <class T>
-void gemm_cuda(Stream stream, Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, T alpha,
-               const T* a, int64_t lda, const T* b, int64_t ldb, T beta, T* c, int64_t ldc) {
-  gemm_cuda_batched(stream, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1);
+template <class T, class C>
+void gemm_cuda(Stream stream, Trans ta, Trans tb, int64_t m, int64_t n, int64_t k, Accum<T> alpha,
+               const T* a, int64_t lda, const T* b, int64_t ldb, Accum<T> beta, C* c, int64_t ldc) {
+  gemm_cuda_batched<T, C>(stream, ta, tb, m, n, k, alpha, a, lda, 0, b, ldb, 0, beta, c, ldc, 0, 1);
 }
 
-#define STRATA_GEMM_CUDA(T)                                                                        \
-  template void gemm_cuda<T>(Stream, Trans, Trans, int64_t, int64_t, int64_t, T, const T*,         \
-                             int64_t, const T*, int64_t, T, T*, int64_t);                          \
-  template void gemm_cuda_batched<T>(Stream, Trans, Trans, int64_t, int64_t, int64_t, T, const T*, \
-                                     int64_t, int64_t, const T*, int64_t, int64_t, T, T*, int64_t, \
-                                     int64_t, int64_t);
-STRATA_GEMM_CUDA(float)
-STRATA_GEMM_CUDA(double)
+#define STRATA_GEMM_CUDA(T, C)                                                                     \
+  template void gemm_cuda<T, C>(Stream, Trans, Trans, int64_t, int64_t, int64_t, Accum<T>,         \
+                                const T*, int64_t, const T*, int64_t, Accum<T>, C*, int64_t);      \
+  template void gemm_cuda_batched<T, C>(Stream, Trans, Trans, int64_t, int64_t, int64_t, Accum<T>, \
+                                        const T*, int64_t, int64_t, const T*, int64_t, int64_t,    \
+                                        Accum<T>, C*, int64_t, int64_t, int64_t);
+STRATA_GEMM_CUDA(float, float)
+STRATA_GEMM_CUDA(double, double)
+STRATA_GEMM_CUDA(bf16, bf16)
+STRATA_GEMM_CUDA(bf16, float)
+STRATA_GEMM_CUDA(f16, f16)
+STRATA_GEMM_CUDA(f16, float)
 
 }  // namespace strata

@@ -120,8 +120,13 @@ class CudaDriver final : public DeviceDriver {
   }
 
   std::vector<Library> libraries() const override {
-    const FoundLibrary cublas = find_cuda_library("libcublas.so.13");
-    return {{"cuBLAS", cublas.handle ? cublas.path : cublas.why, cublas.handle != nullptr}};
+    std::vector<Library> all;
+    for (const auto& [name, file] :
+         {std::pair{"cuBLAS", "libcublas.so.13"}, {"cuBLASLt", "libcublasLt.so.13"}}) {
+      const FoundLibrary found = find_cuda_library(file);
+      all.push_back({name, found.handle ? found.path : found.why, found.handle != nullptr});
+    }
+    return all;
   }
 
   size_t free_bytes() override {
