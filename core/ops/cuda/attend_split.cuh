@@ -1,0 +1,93 @@
+// Keys cut into splits, for few queries over many keys: a block per split leaves its weighted
+// values, maximum and divisor in float32, and a second kernel joins the splits in order
+// (FlashDecoding).
+#pragma once
+
+#include "core/ops/cuda/attend_mma.cuh"
+
+namespace strata {
+namespace {
+
+constexpr int kSplitTokens = 128;  // the least keys of a split
+
+// The keys of queries t0 ... t1 of sequence b in at most `most` splits of whole pages: a number
+// that depends on the sequence's own length.
+struct KeySplits {
+  int lo, hi, origin, tokens, count;
+
+  template <class T>
+  __device__ __forceinline__ KeySplits(const Attention<T>& a, int b, int t0, int t1, int most) {
+    constexpr int kPage = int(kPageTokens);
+    lo = a.key_range(b, t0).lo;
+    hi = a.key_range(b, t1).hi;
+    origin = lo / kPage * kPage;
+    const int even = (hi - origin + most - 1) / most;
+    tokens = most == 1 ? hi - origin : max(kSplitTokens, (even + kPage - 1) / kPage * kPage);
+    count = tokens > 0 ? (hi - origin + tokens - 1) / tokens : 0;
+  }
+  __device__ __forceinline__ KeyRange at(int split) const {
+    const int start = origin + split * tokens;
+    return {max(lo, start), min(hi, start + tokens)};
+  }
+};
+
+// Where splits leave their sums: (batch, q_len, n_heads, splits, pitch) f32, the maximum (in units
+// of log 2) and the divisor in the last four of a pitch.
+struct Partials {
+  float* base;
+  int splits, pitch;
+
+  __device__ __forceinline__ float* at(int64_t head_offset, int split) const {
+    return base + (head_offset * splits + split) * pitch;
+  }
+};
+
+inline Partials partials_of(const AttendArgs& args) {
+  const AttendWorkspaceCuda size(args, 2);
+  return {args.workspace.ptr<float>(), int(size.splits), int(size.partial_pitch)};
+}
+
+// y and lse of one query and head per block. tile_rows: rows (queries, heads of a group) that were
+// cut together.
+template <class T>
+__global__ void __launch_bounds__(128) join_kernel(Attention<T> a, Partials partials,
+                                                   int tile_rows) {
+  __shared__ float factors[kMaxStepSplits], room[4];
+  const int64_t i = blockIdx.x;
+  const int h = int(i % a.n_heads), t = int(i / a.n_heads % a.q_len);
+  const int b = int(i / a.n_heads / a.q_len);
+  const int first = (t * a.group + h % a.group) / tile_rows * tile_rows;
+  const int last = min(first + tile_rows, a.q_len * a.group) - 1;
+  const int count = KeySplits(a, b, first / a.group, last / a.group, partials.splits).count;
+  const int at = partials.pitch - 4;
+  float top = kNoScore;
+  for (int s = threadIdx.x; s < count; s += blockDim.x)
+    top = fmaxf(top, partials.at(i, s)[at]);
+  top = block_max(top, room);
+  float total = 0;
+  for (int s = threadIdx.x; s < count; s += blockDim.x) {
+    const float* p = partials.at(i, s);
+    factors[s] = exp2_fast(p[at] - top);
+    total += factors[s] * p[at + 1];
+  }
+  total = block_sum(total, room);
+  const float scale = total == 0 ? 0.f : 1.f / total;
+  for (int d = threadIdx.x; d < a.dim; d += blockDim.x) {
+    float sum = 0;
+#pragma unroll 8
+    for (int s = 0; s < count; ++s) sum += factors[s] * partials.at(i, s)[d];
+    a.y[a.offset(b, t, h, a.y_pitch) + d] = narrow_to<T>(sum * scale);
+  }
+  if (a.lse && threadIdx.x == 0)
+    a.lse[a.head_offset(b, t, h)] = (top + log2f(total)) * float(kLn2);
+}
+
+template <class T>
+void join_splits(const Attention<T>& a, const Partials& partials, int tile_rows,
+                 cudaStream_t stream) {
+  const int64_t rows = int64_t(a.batch) * a.q_len * a.n_heads;
+  if (rows > 0) join_kernel<T><<<unsigned(rows), 128, 0, stream>>>(a, partials, tile_rows);
+}
+
+}  // namespace
+}  // namespace strata
