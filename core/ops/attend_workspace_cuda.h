@@ -10,18 +10,30 @@ namespace strata {
 constexpr int64_t kStepBlocks = 1024;  // blocks of a one-token step, about
 constexpr int64_t kMaxStepSplits = 256;
 constexpr int64_t kHalfStepBlocks = 792;  // the same for bf16 and f16
-constexpr int64_t kHalfTileBlocks = 264;  // and of tiles of several tokens
+constexpr int64_t kHalfTileSlots = 264;   // blocks of tiles of several tokens that run at a time
 
 // Query rows of a tile of the bf16 and f16 forward: (queries, query heads of a key-value head).
 constexpr int64_t half_tile_rows(int64_t head_dim) { return head_dim <= 128 ? 128 : 64; }
+
+// The least number of splits of each of `blocks` blocks that keeps nine tenths of `slots` busy.
+STRATA_INLINE int64_t even_splits(int64_t blocks, int64_t slots) {
+  int64_t splits = 1;
+  if (blocks < 1 || blocks > 2 * slots) return splits;
+  while (splits < kMaxStepSplits) {
+    const int64_t rounds = (blocks * splits + slots - 1) / slots;
+    if (10 * blocks * splits >= 9 * rounds * slots) break;
+    ++splits;
+  }
+  return splits;
+}
 
 // Bytes of each part, all whole multiples of 64.
 struct AttendWorkspaceCuda {
   int64_t documents;  // (2, batch, kv_len) i32: first and last position of each token's document
   int64_t padded_queries;  // q_len in whole tiles, for bf16 and f16
-  int64_t delta;  // (batch, q_len, n_heads): sum of dy * y; for bf16 and f16 (2, batch, n_heads,
-                  // padded_queries) f32: log-sum-exp, delta
-  int64_t splits;         // of the keys of a sequence with few queries, at most
+  int64_t delta;   // (batch, q_len, n_heads): sum of dy * y; for bf16 and f16 (2, batch, n_heads,
+                   // padded_queries) f32: log-sum-exp, delta
+  int64_t splits;  // of the keys of a sequence with few queries, at most
   int64_t partial_pitch;  // elements of a split's sums of one query and head
   int64_t partial;        // (batch, q_len, n_heads, splits, partial_pitch): sums, maximum, divisor
 
@@ -36,9 +48,10 @@ struct AttendWorkspaceCuda {
                              : batch * q_len * o.n_heads * sum);
     const int64_t rows = half_tile_rows(o.head_dim);
     const int64_t tiles = q_len > 1 ? (q_len * (o.n_heads / o.n_kv_heads) + rows - 1) / rows : 1;
-    const int64_t blocks = !half ? kStepBlocks : q_len > 1 ? kHalfTileBlocks : kHalfStepBlocks;
-    const int64_t even = batch > 0 ? blocks / (batch * o.n_kv_heads * tiles) : 1;
+    const int64_t blocks = batch * o.n_kv_heads * tiles;
+    const int64_t even = (half ? kHalfStepBlocks : kStepBlocks) / (blocks > 0 ? blocks : 1);
     splits = even < 1 ? 1 : even > kMaxStepSplits ? kMaxStepSplits : even;
+    if (half && q_len > 1) splits = even_splits(blocks, kHalfTileSlots);
     partial_pitch = half ? (o.head_dim + 3) / 4 * 4 + 4 : o.head_dim + 2;
     partial = round_up_64(batch * q_len * o.n_heads * splits * partial_pitch * sum);
   }

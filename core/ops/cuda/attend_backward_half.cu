@@ -3,6 +3,7 @@
 // block in order. The second pass multiplies with keys as rows, s^T = k q^T, so that a warp keeps
 // its weights in registers.
 #include "core/ops/cuda/attend_backward_args.cuh"
+#include "core/ops/cuda/attend_hopper.h"
 
 namespace strata {
 namespace {
@@ -22,9 +23,8 @@ __device__ __forceinline__ void copy_queries(T* to, const HalfBackward<T>& a, co
                                              int64_t pitch, int b, int h, int t0) {
   const T* first = x + a.offset(b, t0, h, pitch);
   const int rows = a.q_len - t0;
-  copy_rows<T, kRows, D, kTileThreads>(to, a, threadIdx.x, [&](int r) {
-    return r < rows ? first + r * pitch : nullptr;
-  });
+  copy_rows<T, kRows, D, kTileThreads>(
+      to, a, threadIdx.x, [&](int r) { return r < rows ? first + r * pitch : nullptr; });
 }
 
 template <class T, int D>
@@ -192,6 +192,7 @@ __global__ void __launch_bounds__(kTileThreads)
 template <class T>
 void attend_backward_half(const AttendBackwardArgs& args, Stream s) {
   check_types(args.forward);
+  if (attend_backward_hopper(args, s)) return;
   const HalfBackward<T> a(args);
   const cudaStream_t stream = stream_of(s);
   find_documents<T>(a, stream);
@@ -204,8 +205,8 @@ void attend_backward_half(const AttendBackwardArgs& args, Stream s) {
                     tiles, heads, has_pairs(a.dq, a.dim));
     const int kv_heads = a.batch * a.n_kv_heads;
     const int64_t blocks = int64_t((a.kv_len + kOwn - 1) / kOwn) * kv_heads;
-    const bool pairs = (!a.dk.wanted || has_pairs(a.dk, a.dim)) &&
-                       (!a.dv.wanted || has_pairs(a.dv, a.dim));
+    const bool pairs =
+        (!a.dk.wanted || has_pairs(a.dk, a.dim)) && (!a.dv.wanted || has_pairs(a.dv, a.dim));
     const auto pass = [&](auto* kernel) {
       launch_shared(kernel, blocks, kTileThreads, kBytes, stream, a, kv_heads, pairs);
     };

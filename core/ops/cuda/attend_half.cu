@@ -2,6 +2,7 @@
 // one key-value head, holds its scores, weights and sums in registers, and walks the keys. Row r is
 // query r / group, head g * group + r % group, so that the query heads that share keys share their
 // loads. Few queries over pages cut the keys into splits.
+#include "core/ops/cuda/attend_hopper.h"
 #include "core/ops/cuda/attend_split.cuh"
 
 namespace strata {
@@ -102,16 +103,14 @@ __global__ void __launch_bounds__(kTileThreads)
         for (int c = 0; c < D / 8; ++c)
           if (const int d = c * 8 + lane_column(); d < partials.pitch - 4)
             store_pack(out + d, Pack<float, 2>{o[i][c][2 * half], o[i][c][2 * half + 1]});
-        if (threadIdx.x % 4 == 0)
-          store_pack(out + partials.pitch - 4, Pack<float, 2>{top, sum});
+        if (threadIdx.x % 4 == 0) store_pack(out + partials.pitch - 4, Pack<float, 2>{top, sum});
         continue;
       }
 #pragma unroll
       for (int c = 0; c < D / 8; ++c)
         *reinterpret_cast<uint32_t*>(qs + r * P + c * 8 + lane_column()) =
             pack2<T>(o[i][c][2 * half] * factor, o[i][c][2 * half + 1] * factor);
-      if (a.lse && r < rows && threadIdx.x % 4 == 0)
-        a.lse[at] = (top + log2f(sum)) * float(kLn2);
+      if (a.lse && r < rows && threadIdx.x % 4 == 0) a.lse[at] = (top + log2f(sum)) * float(kLn2);
     }
   if (partials.splits > 1) return;
   __syncwarp();  // a warp stores the rows that only it read and wrote
@@ -131,6 +130,7 @@ __global__ void __launch_bounds__(kTileThreads)
 template <class T>
 void attend_half(const AttendArgs& args, Stream s) {
   check_types(args);
+  if (attend_hopper(args, s)) return;
   const Attention<T> a(args);
   const cudaStream_t stream = stream_of(s);
   find_documents(a, stream);
@@ -143,7 +143,7 @@ void attend_half(const AttendArgs& args, Stream s) {
     const int heads = a.batch * a.n_kv_heads;
     launch_shared(&attend_half_kernel<T, D>, int64_t(tiles) * heads * partials.splits, kTileThreads,
                   Tile::kBytes, stream, a, tiles, heads, partials);
-    if (partials.splits > 1) join_splits(a, partials, Tile::kRows, stream);
+    if (partials.splits > 1) join_splits(a, partials, Tile::kRows, a.group, stream);
   });
   check_launch("attend");
 }

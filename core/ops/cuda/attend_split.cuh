@@ -47,22 +47,21 @@ inline Partials partials_of(const AttendArgs& args) {
   return {args.workspace.ptr<float>(), int(size.splits), int(size.partial_pitch)};
 }
 
-// y and lse of one query and head per block. tile_rows: rows (queries, heads of a group) that were
-// cut together.
+// y and lse of one query and head per block. tile_rows: rows (queries, `heads` heads of a group)
+// that were cut together.
 template <class T>
-__global__ void __launch_bounds__(128) join_kernel(Attention<T> a, Partials partials,
-                                                   int tile_rows) {
+__global__ void __launch_bounds__(128)
+    join_kernel(Attention<T> a, Partials partials, int tile_rows, int heads) {
   __shared__ float factors[kMaxStepSplits], room[4];
   const int64_t i = blockIdx.x;
   const int h = int(i % a.n_heads), t = int(i / a.n_heads % a.q_len);
   const int b = int(i / a.n_heads / a.q_len);
-  const int first = (t * a.group + h % a.group) / tile_rows * tile_rows;
-  const int last = min(first + tile_rows, a.q_len * a.group) - 1;
-  const int count = KeySplits(a, b, first / a.group, last / a.group, partials.splits).count;
+  const int first = (t * heads + h % heads) / tile_rows * tile_rows;
+  const int last = min(first + tile_rows, a.q_len * heads) - 1;
+  const int count = KeySplits(a, b, first / heads, last / heads, partials.splits).count;
   const int at = partials.pitch - 4;
   float top = kNoScore;
-  for (int s = threadIdx.x; s < count; s += blockDim.x)
-    top = fmaxf(top, partials.at(i, s)[at]);
+  for (int s = threadIdx.x; s < count; s += blockDim.x) top = fmaxf(top, partials.at(i, s)[at]);
   top = block_max(top, room);
   float total = 0;
   for (int s = threadIdx.x; s < count; s += blockDim.x) {
@@ -78,15 +77,14 @@ __global__ void __launch_bounds__(128) join_kernel(Attention<T> a, Partials part
     for (int s = 0; s < count; ++s) sum += factors[s] * partials.at(i, s)[d];
     a.y[a.offset(b, t, h, a.y_pitch) + d] = narrow_to<T>(sum * scale);
   }
-  if (a.lse && threadIdx.x == 0)
-    a.lse[a.head_offset(b, t, h)] = (top + log2f(total)) * float(kLn2);
+  if (a.lse && threadIdx.x == 0) a.lse[a.head_offset(b, t, h)] = (top + log2f(total)) * float(kLn2);
 }
 
 template <class T>
-void join_splits(const Attention<T>& a, const Partials& partials, int tile_rows,
+void join_splits(const Attention<T>& a, const Partials& partials, int tile_rows, int heads,
                  cudaStream_t stream) {
   const int64_t rows = int64_t(a.batch) * a.q_len * a.n_heads;
-  if (rows > 0) join_kernel<T><<<unsigned(rows), 128, 0, stream>>>(a, partials, tile_rows);
+  if (rows > 0) join_kernel<T><<<unsigned(rows), 128, 0, stream>>>(a, partials, tile_rows, heads);
 }
 
 }  // namespace

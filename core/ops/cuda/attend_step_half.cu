@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(StepTile<D>::kWarps* kWarp)
   const Rows<T> values(a, a.v, a.v_pitch, a.v_pages, b, g);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   T* ks = reinterpret_cast<T*>(shared_room) + warp * kTurns * 2 * kElements;  // (kTurns, 16, D)
-  T* vs = ks + kTurns * kElements;                                           // (kTurns, 16, D)
+  T* vs = ks + kTurns * kElements;                                            // (kTurns, 16, D)
 
   int j0 = cut.origin + split * cut.tokens + warp * kStepKeys;
   const auto copy = [&](T* to, const Rows<T>& rows, int j) {
@@ -154,10 +154,10 @@ void attend_step_half(const AttendArgs& args, Stream s) {
     using Tile = StepTile<D>;
     const int chunks = (a.group + kStepRows - 1) / kStepRows;
     const int64_t blocks = int64_t(a.batch) * a.n_kv_heads * chunks * partials.splits;
-    launch_shared(&step_half_kernel<T, D>, blocks, Tile::kWarps * kWarp, Tile::kBytes,
-                  stream_of(s), a, chunks, partials);
+    launch_shared(&step_half_kernel<T, D>, blocks, Tile::kWarps * kWarp, Tile::kBytes, stream_of(s),
+                  a, chunks, partials);
   });
-  join_splits(a, partials, a.group, stream_of(s));
+  join_splits(a, partials, a.group, a.group, stream_of(s));
   check_launch("attend_step");
 }
 
