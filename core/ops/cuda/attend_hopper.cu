@@ -10,6 +10,7 @@ namespace strata {
 namespace {
 
 constexpr int kGroups = 2, kRows = kGroups * 64, kKeys = 128, kStages = 2;
+constexpr int kLeastQueries = 32;  // that are worth a tile of one head
 
 struct HopperMaps {
   CUtensorMap q, k, v;
@@ -319,7 +320,7 @@ void run(const AttendArgs& args, Stream s) {
 }  // namespace
 
 bool attend_hopper(const AttendArgs& args, Stream s) {
-  const bool suits = args.options.head_dim <= 128 && args.q.shape[1] >= kRows &&
+  const bool suits = args.options.head_dim <= 128 && args.q.shape[1] >= kLeastQueries &&
                      args.q.shape[0] > 0 && Attention<bf16>(args).packs;
   if (!suits || !hopper_kernels_allowed() || !device_is_hopper()) return false;
   if (args.q.dtype == DType::bf16)

@@ -47,7 +47,18 @@ __device__ __forceinline__ void copy_rows(T* to, const Attention<T>& a, int thre
 template <class T, int kRows, int D, int kCopying>
 __device__ __forceinline__ void copy_keys(T* to, const Attention<T>& a, const Rows<T>& rows, int j0,
                                           int lo, int hi, int thread) {
+  constexpr int kPacks = D / 8, P = padded_row(D), kStep = kCopying / kPacks;
   const T* first = rows.at(j0);
+  if constexpr (kCopying % kPacks == 0 && kRows % kStep == 0) {
+    if (a.packs && a.dim == D && j0 >= lo && j0 + kRows <= hi) {  // all there: no tests
+      const T* from = first + thread / kPacks * rows.pitch + thread % kPacks * 8;
+      T* at = to + thread / kPacks * P + thread % kPacks * 8;
+#pragma unroll
+      for (int r = 0; r < kRows; r += kStep, from += kStep * rows.pitch)
+        copy_async(at + r * P, from);
+      return;
+    }
+  }
   copy_rows<T, kRows, D, kCopying>(to, a, thread, [&](int r) {
     return j0 + r >= lo && j0 + r < hi ? first + r * rows.pitch : nullptr;
   });

@@ -47,34 +47,55 @@ inline Partials partials_of(const AttendArgs& args) {
   return {args.workspace.ptr<float>(), int(size.splits), int(size.partial_pitch)};
 }
 
-// y and lse of one query and head per block. tile_rows: rows (queries, `heads` heads of a group)
-// that were cut together.
+constexpr int kJoinWarps = 8;
+
+// y and lse of one query and head per block: warp w adds up every kJoinWarps-th split, then the
+// warps' sums are added in order. tile_rows: rows (queries, `heads` heads of a group) that were cut
+// together.
 template <class T>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(kJoinWarps* kWarp)
     join_kernel(Attention<T> a, Partials partials, int tile_rows, int heads) {
-  __shared__ float factors[kMaxStepSplits], room[4];
+  constexpr int kBatch = 4, kMaxDim = 256;  // kBatch: splits whose loads are under way at a time
+  __shared__ float factors[kMaxStepSplits], room[kJoinWarps];
+  __shared__ __align__(16) float sums[kJoinWarps][kMaxDim];
   const int64_t i = blockIdx.x;
   const int h = int(i % a.n_heads), t = int(i / a.n_heads % a.q_len);
   const int b = int(i / a.n_heads / a.q_len);
   const int first = (t * heads + h % heads) / tile_rows * tile_rows;
   const int last = min(first + tile_rows, a.q_len * heads) - 1;
   const int count = KeySplits(a, b, first / heads, last / heads, partials.splits).count;
-  const int at = partials.pitch - 4;
-  float top = kNoScore;
-  for (int s = threadIdx.x; s < count; s += blockDim.x) top = fmaxf(top, partials.at(i, s)[at]);
-  top = block_max(top, room);
-  float total = 0;
-  for (int s = threadIdx.x; s < count; s += blockDim.x) {
-    const float* p = partials.at(i, s);
-    factors[s] = exp2_fast(p[at] - top);
-    total += factors[s] * p[at + 1];
+  const int pitch = partials.pitch, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const float* p = partials.at(i, 0);
+  const bool have = int(threadIdx.x) < count;
+  static_assert(kMaxStepSplits <= kJoinWarps * kWarp);
+  const Pack<float, 2> mine =
+      have ? load_pack<2>(p + int(threadIdx.x) * pitch + pitch - 4) : Pack<float, 2>{kNoScore, 0.f};
+  const float top = block_max(mine[0], room);
+  const float factor = exp2_fast(mine[0] - top);
+  if (have) factors[threadIdx.x] = factor;
+  const float total = block_sum(have ? factor * mine[1] : 0.f, room);
+  for (int d = lane * 4; d < pitch - 4; d += kWarp * 4) {
+    Pack<float, 4> sum{};
+    for (int s = warp; s < count; s += kJoinWarps * kBatch) {
+      Pack<float, 4> x[kBatch];
+#pragma unroll
+      for (int n = 0; n < kBatch; ++n)
+        x[n] = load_pack<4>(p + min(s + n * kJoinWarps, count - 1) * pitch + d);
+#pragma unroll
+      for (int n = 0; n < kBatch; ++n) {
+        const float weight = s + n * kJoinWarps < count ? factors[s + n * kJoinWarps] : 0.f;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum[e] = fmaf(weight, x[n][e], sum[e]);
+      }
+    }
+    store_pack(&sums[warp][d], sum);
   }
-  total = block_sum(total, room);
+  __syncthreads();
   const float scale = total == 0 ? 0.f : 1.f / total;
-  for (int d = threadIdx.x; d < a.dim; d += blockDim.x) {
+  for (int d = threadIdx.x; d < a.dim; d += kJoinWarps * kWarp) {
     float sum = 0;
-#pragma unroll 8
-    for (int s = 0; s < count; ++s) sum += factors[s] * partials.at(i, s)[d];
+#pragma unroll
+    for (int w = 0; w < kJoinWarps; ++w) sum += sums[w][d];
     a.y[a.offset(b, t, h, a.y_pitch) + d] = narrow_to<T>(sum * scale);
   }
   if (a.lse && threadIdx.x == 0) a.lse[a.head_offset(b, t, h)] = (top + log2f(total)) * float(kLn2);
@@ -84,7 +105,9 @@ template <class T>
 void join_splits(const Attention<T>& a, const Partials& partials, int tile_rows, int heads,
                  cudaStream_t stream) {
   const int64_t rows = int64_t(a.batch) * a.q_len * a.n_heads;
-  if (rows > 0) join_kernel<T><<<unsigned(rows), 128, 0, stream>>>(a, partials, tile_rows, heads);
+  if (rows > 0)
+    join_kernel<T>
+        <<<unsigned(rows), kJoinWarps * kWarp, 0, stream>>>(a, partials, tile_rows, heads);
 }
 
 }  // namespace

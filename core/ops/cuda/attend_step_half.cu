@@ -22,7 +22,8 @@ struct StepTile {
 
 // Two neighbours of a query, as far as there are any.
 template <class T>
-__device__ __forceinline__ uint32_t query_pair(const T* q, int d, int dim) {
+__device__ __forceinline__ uint32_t query_pair(const T* q, int d, int dim, bool packs) {
+  if (packs) return q && d < dim ? *reinterpret_cast<const uint32_t*>(q + d) : 0;
   return pack2<T>(q && d < dim ? wide(q[d]) : 0.f, q && d + 1 < dim ? wide(q[d + 1]) : 0.f);
 }
 
@@ -67,8 +68,8 @@ __global__ void __launch_bounds__(StepTile<D>::kWarps* kWarp)
     const T* from = r < heads ? a.q + a.offset(b, 0, first_head + r, a.q_pitch) : nullptr;
 #pragma unroll
     for (int k = 0; k < D / 16; ++k) {
-      q[k][half] = query_pair(from, k * 16 + lane_column(), a.dim);
-      q[k][half + 2] = query_pair(from, k * 16 + 8 + lane_column(), a.dim);
+      q[k][half] = query_pair(from, k * 16 + lane_column(), a.dim, a.packs);
+      q[k][half + 2] = query_pair(from, k * 16 + 8 + lane_column(), a.dim, a.packs);
     }
   }
 
