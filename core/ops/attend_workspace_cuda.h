@@ -9,8 +9,10 @@ namespace strata {
 // card.
 constexpr int64_t kStepBlocks = 1024;  // blocks of a one-token step, about
 constexpr int64_t kMaxStepSplits = 256;
-constexpr int64_t kHalfStepBlocks = 792;  // the same for bf16 and f16
-constexpr int64_t kHalfTileSlots = 264;   // blocks of tiles of several tokens that run at a time
+// The same for bf16 and f16: blocks that run at a time, of a step, of tiles of several tokens, and
+// of tiles of one head's queries (attend_hopper.cu).
+constexpr int64_t kHalfStepSlots = 396, kHalfTileSlots = 264, kHeadTileSlots = 132;
+constexpr int64_t kHeadTileQueries = 128;
 
 // Query rows of a tile of the bf16 and f16 forward: (queries, query heads of a key-value head).
 constexpr int64_t half_tile_rows(int64_t head_dim) { return head_dim <= 128 ? 128 : 64; }
@@ -34,6 +36,7 @@ struct AttendWorkspaceCuda {
   int64_t delta;   // (batch, q_len, n_heads): sum of dy * y; for bf16 and f16 (2, batch, n_heads,
                    // padded_queries) f32: log-sum-exp, delta
   int64_t splits;  // of the keys of a sequence with few queries, at most
+  int64_t head_splits;    // the same for tiles of one head's queries
   int64_t partial_pitch;  // elements of a split's sums of one query and head
   int64_t partial;        // (batch, q_len, n_heads, splits, partial_pitch): sums, maximum, divisor
 
@@ -49,11 +52,14 @@ struct AttendWorkspaceCuda {
     const int64_t rows = half_tile_rows(o.head_dim);
     const int64_t tiles = q_len > 1 ? (q_len * (o.n_heads / o.n_kv_heads) + rows - 1) / rows : 1;
     const int64_t blocks = batch * o.n_kv_heads * tiles;
-    const int64_t even = (half ? kHalfStepBlocks : kStepBlocks) / (blocks > 0 ? blocks : 1);
+    const int64_t even = kStepBlocks / (blocks > 0 ? blocks : 1);
     splits = even < 1 ? 1 : even > kMaxStepSplits ? kMaxStepSplits : even;
-    if (half && q_len > 1) splits = even_splits(blocks, kHalfTileSlots);
+    if (half) splits = even_splits(blocks, q_len > 1 ? kHalfTileSlots : kHalfStepSlots);
+    const int64_t head_tiles = (q_len + kHeadTileQueries - 1) / kHeadTileQueries;
+    head_splits = half ? even_splits(batch * o.n_heads * head_tiles, kHeadTileSlots) : 1;
     partial_pitch = half ? (o.head_dim + 3) / 4 * 4 + 4 : o.head_dim + 2;
-    partial = round_up_64(batch * q_len * o.n_heads * splits * partial_pitch * sum);
+    const int64_t most = q_len > 1 && head_splits > splits ? head_splits : splits;
+    partial = round_up_64(batch * q_len * o.n_heads * most * partial_pitch * sum);
   }
   STRATA_INLINE static int64_t round_up_64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
@@ -61,8 +67,8 @@ struct AttendWorkspaceCuda {
   STRATA_INLINE int64_t bytes(const AttendArgs& a, bool backward) const {
     if (backward) return documents + delta;
     if (a.k) return documents;
-    const bool splits_keys = a.q.shape[1] == 1 || (size_of(a.q.dtype) == 2 && splits > 1);
-    return splits_keys ? partial : 0;
+    if (a.q.shape[1] == 1) return partial;
+    return size_of(a.q.dtype) == 2 && (splits > 1 || head_splits > 1) ? partial : 0;
   }
 };
 

@@ -146,20 +146,27 @@ __global__ void __launch_bounds__(kTileThreads)
     multiply_rows<T, D>(ks + warp_row * P, qs, p);
     if constexpr (kDk) multiply_rows<T, D>(vs + warp_row * P, dys, ds);
     const bool masked = is_masked(a, b, t0, min(t0 + kQueries, a.q_len) - 1, j0, kOwn);
+    KeyRange seen[2] = {{0, 1 << 30}, {0, 1 << 30}};  // queries from t0 on that see the keys
+    if (masked) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int key = min(j0 + warp_row + half * 8 + lane_row(), a.kv_len - 1);
+        const KeyRange range = queries_seeing(a, b, key, key + 1);
+        seen[half] = {range.lo - t0 - lane_column(), range.hi - t0 - lane_column()};
+      }
+    }
 #pragma unroll
     for (int j = 0; j < N; ++j)
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const float lse = lse2[j * 8 + e], sum = delta[j * 8 + e];
-        KeyRange seen{0, 1 << 30};
-        if (masked) seen = a.range_of(b, t0 + j * 8 + lane_column() + e);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           float& weight = p[0][j][2 * half + e];
           float& slope = ds[0][j][2 * half + e];
           score_gradient(a, lse, sum, weight, slope);
-          const int key = j0 + warp_row + half * 8 + lane_row();
-          if (masked && (key < seen.lo || key >= seen.hi)) weight = 0, slope = 0;
+          if (masked && (j * 8 + e < seen[half].lo || j * 8 + e >= seen[half].hi))
+            weight = 0, slope = 0;
         }
       }
     if constexpr (kDv) add_weighted<T, D>(p, dys, dv);

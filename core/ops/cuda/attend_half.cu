@@ -134,8 +134,7 @@ void attend_half(const AttendArgs& args, Stream s) {
   const Attention<T> a(args);
   const cudaStream_t stream = stream_of(s);
   find_documents(a, stream);
-  Partials partials{nullptr, 1, 0};
-  if (a.k_pages) partials = partials_of(args);
+  const Partials partials = partials_of(args, false);
   with_half_width(a.dim, [&](auto width) {
     constexpr int D = decltype(width)::value;
     using Tile = ForwardTile<D>;

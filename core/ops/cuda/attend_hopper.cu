@@ -10,7 +10,8 @@ namespace strata {
 namespace {
 
 constexpr int kGroups = 2, kRows = kGroups * 64, kKeys = 128, kStages = 2;
-constexpr int kLeastQueries = 32;  // that are worth a tile of one head
+static_assert(kRows == kHeadTileQueries);
+constexpr int kLeastQueries = 48;  // that are worth a tile of one head
 
 struct HopperMaps {
   CUtensorMap q, k, v;
@@ -296,8 +297,7 @@ void launch(const AttendArgs& args, const Attention<T>& a, cudaStream_t stream) 
       a.k_pages ? tile_map<T>(a.k_pages, a.n_kv_heads, a.dim) : tile_map<T>(args.k, a.n_kv_heads);
   maps.v =
       a.v_pages ? tile_map<T>(a.v_pages, a.n_kv_heads, a.dim) : tile_map<T>(args.v, a.n_kv_heads);
-  Partials partials{nullptr, 1, 0};
-  if (a.k_pages) partials = partials_of(args);
+  const Partials partials = partials_of(args, true);
   const int tiles = (a.q_len + kRows - 1) / kRows;
   launch_shared(&attend_hopper_kernel<T, D>, int64_t(tiles) * a.batch * a.n_heads * partials.splits,
                 (1 + kGroups) * kGroupThreads, HopperTile<T, D>::kBytes, stream, a, maps, tiles,

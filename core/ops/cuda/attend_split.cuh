@@ -42,9 +42,11 @@ struct Partials {
   }
 };
 
-inline Partials partials_of(const AttendArgs& args) {
+// Only pages are cut. heads: for tiles of one head's queries.
+inline Partials partials_of(const AttendArgs& args, bool heads) {
   const AttendWorkspaceCuda size(args, 2);
-  return {args.workspace.ptr<float>(), int(size.splits), int(size.partial_pitch)};
+  const int64_t splits = !args.k_pages ? 1 : heads ? size.head_splits : size.splits;
+  return {args.workspace.ptr<float>(), int(splits), int(size.partial_pitch)};
 }
 
 constexpr int kJoinWarps = 8;

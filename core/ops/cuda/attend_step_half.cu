@@ -35,10 +35,10 @@ __global__ void __launch_bounds__(StepTile<D>::kWarps* kWarp)
   constexpr int kElements = Tile::kElements, kStride = kWarps * kStepKeys;
   extern __shared__ __align__(16) char shared_room[];
   __shared__ float tops[kWarps][kStepRows], divisors[kWarps][kStepRows];
-  const int split = int(blockIdx.x) % partials.splits;
-  const int chunk = int(blockIdx.x) / partials.splits % chunks;
-  const int group = int(blockIdx.x) / partials.splits / chunks;
-  const int b = group / a.n_kv_heads, g = group % a.n_kv_heads;
+  // Key-value heads side by side: what runs together reads neighbouring memory.
+  const int g = int(blockIdx.x) % a.n_kv_heads, chunk = int(blockIdx.x) / a.n_kv_heads % chunks;
+  const int part = int(blockIdx.x) / a.n_kv_heads / chunks;
+  const int split = part % partials.splits, b = part / partials.splits;
   const int heads = min(kStepRows, a.group - chunk * kStepRows);
   const int first_head = g * a.group + chunk * kStepRows;
   const KeySplits cut(a, b, 0, 0, partials.splits);
@@ -149,7 +149,7 @@ template <class T>
 void attend_step_half(const AttendArgs& args, Stream s) {
   check_types(args);
   const Attention<T> a(args);
-  const Partials partials = partials_of(args);
+  const Partials partials = partials_of(args, false);
   with_half_width(a.dim, [&](auto width) {
     constexpr int D = decltype(width)::value;
     using Tile = StepTile<D>;
