@@ -6,6 +6,7 @@
 
 #include <cuda.h>
 
+#include "core/kernels/cuda_path.h"
 #include "core/ops/cuda/attend_mma.cuh"
 
 namespace strata {
@@ -15,10 +16,10 @@ constexpr int kPanel = 64;                  // columns of a panel
 constexpr int kBoxRows = int(kPageTokens);  // rows of a copy
 constexpr int kGroupThreads = 128;          // of a warpgroup
 
-// Whether the current device runs kernels built for sm_90a.
+// Whether the current device runs kernels built for sm_90a, and may.
 inline bool device_is_hopper() {
   int device = 0, major = 0, minor = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
+  return cuda_path() == CudaPath::best && cudaGetDevice(&device) == cudaSuccess &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
          cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
          major == 9 && minor == 0;

@@ -5,12 +5,6 @@
 
 namespace strata {
 
-// Whether the kernels for one generation of devices may run; tests compare them with the others.
-inline bool& hopper_kernels_allowed() {
-  static bool allowed = true;
-  return allowed;
-}
-
 // Launches the kernel and says true if the device, the sizes and the layout suit it.
 bool attend_hopper(const AttendArgs& args, Stream s);
 bool attend_backward_hopper(const AttendBackwardArgs& args, Stream s);
