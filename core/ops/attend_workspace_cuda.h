@@ -14,8 +14,10 @@ constexpr int64_t kMaxStepSplits = 256;
 constexpr int64_t kHalfStepSlots = 396, kHalfTileSlots = 264, kHeadTileSlots = 132;
 constexpr int64_t kHeadTileQueries = 128;
 
-// Query rows of a tile of the bf16 and f16 forward: (queries, query heads of a key-value head).
+// Query rows of a tile of the bf16 and f16 forward: (queries, query heads of a key-value head); and
+// of a step.
 constexpr int64_t half_tile_rows(int64_t head_dim) { return head_dim <= 128 ? 128 : 64; }
+constexpr int64_t kHalfStepRows = 16;
 
 // The least number of splits of each of `blocks` blocks that keeps nine tenths of `slots` busy.
 STRATA_INLINE int64_t even_splits(int64_t blocks, int64_t slots) {
@@ -49,12 +51,12 @@ struct AttendWorkspaceCuda {
     padded_queries = (q_len + 127) / 128 * 128;
     delta = round_up_64(half ? 2 * batch * o.n_heads * padded_queries * sum
                              : batch * q_len * o.n_heads * sum);
-    const int64_t rows = half_tile_rows(o.head_dim);
-    const int64_t tiles = q_len > 1 ? (q_len * (o.n_heads / o.n_kv_heads) + rows - 1) / rows : 1;
-    const int64_t blocks = batch * o.n_kv_heads * tiles;
-    const int64_t even = kStepBlocks / (blocks > 0 ? blocks : 1);
+    const int64_t group = o.n_heads / o.n_kv_heads,
+                  rows = q_len > 1 ? half_tile_rows(o.head_dim) : kHalfStepRows;
+    const int64_t sequences = batch * o.n_kv_heads, tiles = (q_len * group + rows - 1) / rows;
+    const int64_t even = kStepBlocks / (sequences > 0 ? sequences : 1);
     splits = even < 1 ? 1 : even > kMaxStepSplits ? kMaxStepSplits : even;
-    if (half) splits = even_splits(blocks, q_len > 1 ? kHalfTileSlots : kHalfStepSlots);
+    if (half) splits = even_splits(sequences * tiles, q_len > 1 ? kHalfTileSlots : kHalfStepSlots);
     const int64_t head_tiles = (q_len + kHeadTileQueries - 1) / kHeadTileQueries;
     head_splits = half ? even_splits(batch * o.n_heads * head_tiles, kHeadTileSlots) : 1;
     partial_pitch = half ? (o.head_dim + 3) / 4 * 4 + 4 : o.head_dim + 2;

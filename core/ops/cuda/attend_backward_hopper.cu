@@ -345,7 +345,7 @@ bool attend_backward_hopper(const AttendBackwardArgs& args, Stream s) {
   const AttendArgs& f = args.forward;
   const bool suits = f.options.head_dim <= 128 && f.q.shape[1] >= 64 && f.q.shape[0] > 0 && f.k &&
                      f.options.softcap == 0 && HalfBackward<bf16>(args).packs;
-  if (!suits || !device_is_hopper()) return false;
+  if (!suits || !device_is_hopper() || !has_body(&dkv_hopper_kernel<bf16, 128>)) return false;
   const HalfBackward<bf16> a(args);
   const cudaStream_t stream = stream_of(s);
   find_documents<bf16>(a, stream);

@@ -322,7 +322,7 @@ void run(const AttendArgs& args, Stream s) {
 bool attend_hopper(const AttendArgs& args, Stream s) {
   const bool suits = args.options.head_dim <= 128 && args.q.shape[1] >= kLeastQueries &&
                      args.q.shape[0] > 0 && Attention<bf16>(args).packs;
-  if (!suits || !device_is_hopper()) return false;
+  if (!suits || !device_is_hopper() || !has_body(&attend_hopper_kernel<bf16, 128>)) return false;
   if (args.q.dtype == DType::bf16)
     run<bf16>(args, s);
   else

@@ -16,13 +16,21 @@ constexpr int kPanel = 64;                  // columns of a panel
 constexpr int kBoxRows = int(kPageTokens);  // rows of a copy
 constexpr int kGroupThreads = 128;          // of a warpgroup
 
-// Whether the current device runs kernels built for sm_90a, and may.
+// Whether the current device can run kernels for compute capability 9.0, and may.
 inline bool device_is_hopper() {
   int device = 0, major = 0, minor = 0;
   return cuda_path() == CudaPath::best && cudaGetDevice(&device) == cudaSuccess &&
          cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
          cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
          major == 9 && minor == 0;
+}
+// Whether this build has `kernel` for sm_90a: elsewhere its body, and so its barriers in shared
+// memory, are left out.
+template <class... Args>
+bool has_body(void (*kernel)(Args...)) {
+  cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, kernel), "attend");
+  return attributes.sharedSizeBytes > 0;
 }
 
 // x as (outer, rows, heads, dim) with `pitch` bytes from row to row, read in boxes of 64 rows of a

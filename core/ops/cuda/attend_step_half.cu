@@ -9,7 +9,8 @@
 namespace strata {
 namespace {
 
-constexpr int kStepRows = 16, kStepKeys = 16;  // query heads of a block; keys of a warp's turn
+// Query heads of a block; keys of a warp's turn.
+constexpr int kStepRows = int(kHalfStepRows), kStepKeys = 16;
 
 template <int D>
 struct StepTile {
