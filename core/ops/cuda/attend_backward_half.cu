@@ -21,10 +21,8 @@ struct BackwardTile {
 template <class T, int kRows, int D>
 __device__ __forceinline__ void copy_queries(T* to, const HalfBackward<T>& a, const T* x,
                                              int64_t pitch, int b, int h, int t0) {
-  const T* first = x + a.offset(b, t0, h, pitch);
-  const int rows = a.q_len - t0;
-  copy_rows<T, kRows, D, kTileThreads>(
-      to, a, threadIdx.x, [&](int r) { return r < rows ? first + r * pitch : nullptr; });
+  copy_tile<T, kRows, D, kTileThreads>(to, a, x + a.offset(b, t0, h, pitch), pitch, 0, a.q_len - t0,
+                                       threadIdx.x);
 }
 
 template <class T, int D>

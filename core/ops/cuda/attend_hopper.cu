@@ -4,6 +4,9 @@
 #include "core/ops/cuda/attend_hopper.cuh"
 
 #include "core/ops/cuda/attend_hopper.h"
+
+#include <algorithm>
+
 #include "core/ops/cuda/attend_split.cuh"
 
 namespace strata {
@@ -19,23 +22,23 @@ struct HopperMaps {
 
 template <class T, int D>
 struct HopperTile {
-  static constexpr int kBytes = (kRows + 2 * kStages * kKeys) * D * 2 + 1024;
+  static constexpr int kBytes = 2 * (kRows + kStages * kKeys) * D * 2 + 1024;  // q, k, v; y
 };
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 struct ForwardBarriers {
-  Barrier q, k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
+  Barrier q_full, q_empty, k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
 };
 
-// What a block of the grid works on.
+// A tile of queries of a head, or a split of its keys.
 struct Work {
   int split, b, h, g, t0, lo, hi, origin;
 
   template <class T>
-  __device__ __forceinline__ Work(const Attention<T>& a, int tiles, int splits) {
-    split = int(blockIdx.x) % splits;
-    const int block = int(blockIdx.x) / splits, heads = a.batch * a.n_heads, head = block % heads;
+  __device__ __forceinline__ Work(const Attention<T>& a, int tiles, int splits, int item) {
+    split = item % splits;
+    const int block = item / splits, heads = a.batch * a.n_heads, head = block % heads;
     // Late tiles see most keys and go first, so that the end is even.
     t0 = (tiles - 1 - block / heads) * kRows;
     b = head / a.n_heads;
@@ -69,19 +72,36 @@ __device__ __forceinline__ void copy_keys_tile(T* to, const Attention<T>& a, con
   }
 }
 
+// f(work) for the block's share of all work: of every round of gridDim.x items one, in
+// turn from the front and from the back, because items get shorter.
+template <class T, class F>
+__device__ __forceinline__ void for_each_work(const Attention<T>& a, int tiles, int splits,
+                                              const F& f) {
+  const int items = tiles * a.batch * a.n_heads * splits, width = gridDim.x, own = blockIdx.x;
+  for (int from = 0, round = 0; from < items; from += width, ++round) {
+    const int item = from + (round % 2 ? width - 1 - own : own);
+    if (item >= items) continue;
+    const Work work(a, tiles, splits, item);
+    if (splits == 1 || work.turns() > 0) f(work);
+  }
+}
+
 template <class T, int D>
-__device__ __forceinline__ void copy_all(const Attention<T>& a, const HopperMaps& maps,
-                                         const Work& work, ForwardBarriers& bar, T* qs, T* ks,
-                                         T* vs) {
-  expect(bar.q, kRows * D * 2);
-#pragma unroll
-  for (int r = 0; r < kRows; r += kBoxRows)
-    copy_box_rows<kRows, D>(qs, r, maps.q, bar.q, work.h, work.t0 + r, work.b);
-  Ring<kStages> ring;
+__device__ __forceinline__ void copy_work(const Attention<T>& a, const HopperMaps& maps,
+                                          const Work& work, ForwardBarriers& bar, T* qs, T* ks,
+                                          T* vs, Ring<1>& q_ring, Ring<kStages>& ring) {
   for (int i = 0; i < work.turns(); ++i, ring.next()) {
     const int j0 = work.origin + i * kKeys, at = ring.stage * kKeys * D;
     wait(bar.k_empty[ring.stage], ring.parity ^ 1);
     copy_keys_tile<D>(ks + at, a, a.k_pages, work, j0, maps.k, bar.k_full[ring.stage]);
+    if (i == 0) {
+      wait(bar.q_empty, q_ring.parity ^ 1);
+      q_ring.next();
+      expect(bar.q_full, kRows * D * 2);
+#pragma unroll
+      for (int r = 0; r < kRows; r += kBoxRows)
+        copy_box_rows<kRows, D>(qs, r, maps.q, bar.q_full, work.h, work.t0 + r, work.b);
+    }
     wait(bar.v_empty[ring.stage], ring.parity ^ 1);
     copy_keys_tile<D>(vs + at, a, a.v_pages, work, j0, maps.v, bar.v_full[ring.stage]);
   }
@@ -97,6 +117,8 @@ struct Consumer {
   T* vs;
   int group, lane_warp;
   float unit;
+  Ring<1>& q_ring;
+  Ring<kStages>&k_ring, &v_ring;
   Softmax<1> softmax;
   float o[1][D / 8][4];
   uint32_t w[kKeys / 16][4];
@@ -134,19 +156,20 @@ struct Consumer {
   }
 
   __device__ __forceinline__ void run() {
-    Ring<kStages> k_ring, v_ring;
     const T* q = qs + group * 64 * kPanel;
     const int turns = work.turns();
     int j0 = work.origin;
     float s[1][kKeys / 8][4];
-    wait(bar.q, 0);
-    wait(bar.k_full[0], 0);
+    wait(bar.q_full, q_ring.parity);
+    q_ring.next();
+    wait(bar.k_full[k_ring.stage], k_ring.parity);
     begin_products();
-    multiply_tiles<T, D, kRows>(s[0], q, ks);
+    multiply_tiles<T, D, kRows>(s[0], q, ks + k_ring.stage * kKeys * D);
     commit_products();
     wait_products<0>();
     pin(s[0]);
-    done(bar.k_empty[0]);
+    done(bar.k_empty[k_ring.stage]);
+    if (turns == 1) done(bar.q_empty);
     k_ring.next();
     cap_scores(a, s);
     mask(s, j0);
@@ -165,6 +188,7 @@ struct Consumer {
       wait_products<1>();
       pin(s[0]);
       done(bar.k_empty[k_ring.stage]);
+      if (i + 1 == turns) done(bar.q_empty);
       k_ring.next();
       j0 += kKeys;
       cap_scores(a, s);
@@ -188,6 +212,8 @@ struct Consumer {
     commit_products();
     wait_products<0>();
     pin(o[0]);
+    done(bar.v_empty[v_ring.stage]);
+    v_ring.next();
   }
   __device__ __forceinline__ void weigh(float (&s)[1][kKeys / 8][4]) {
     float shrink[2];
@@ -202,9 +228,10 @@ struct Consumer {
       shrink[half] = exp2_fast((before[half] - softmax.top[0][half]) * unit);
   }
 
-  // y (or the sums of a split) and lse; y goes through q's rows, 16 bytes at a time.
+  // y (or the sums of a split) and lse; y goes through shared memory, 16 bytes at a time.
   __device__ __forceinline__ void store(T* staging, const Partials& partials) {
     const int row = lane_warp * 16 + lane_row(), t0 = work.t0 + group * 64;
+    __syncwarp();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int r = row + half * 8;
@@ -251,40 +278,54 @@ __global__ void __launch_bounds__((1 + kGroups) * kGroupThreads, 1)
   T* qs = reinterpret_cast<T*>(shared_room + (1024 - shared_address(shared_room) % 1024) % 1024);
   T* ks = qs + kRows * D;
   T* vs = ks + kStages * kKeys * D;
-  const Work work(a, tiles, partials.splits);
-  if (partials.splits > 1 && work.turns() == 0) return;
+  T* ys = vs + kStages * kKeys * D;
   if (threadIdx.x == 0) {
-    init_barrier(bar.q, 1);
+    constexpr int kWarps = kGroups * kGroupThreads / kWarp;
+    init_barrier(bar.q_full, 1);
+    init_barrier(bar.q_empty, kWarps);
     for (int i = 0; i < kStages; ++i) {
       init_barrier(bar.k_full[i], 1);
       init_barrier(bar.v_full[i], 1);
-      init_barrier(bar.k_empty[i], kGroups * kGroupThreads / kWarp);
-      init_barrier(bar.v_empty[i], kGroups * kGroupThreads / kWarp);
+      init_barrier(bar.k_empty[i], kWarps);
+      init_barrier(bar.v_empty[i], kWarps);
     }
     publish_barriers();
   }
   __syncthreads();
+  Ring<1> q_ring;
+  Ring<kStages> k_ring, v_ring;
   if (threadIdx.x < kGroupThreads) {
     give_registers<24>();
-    if (threadIdx.x == 0) copy_all<T, D>(a, maps, work, bar, qs, ks, vs);
+    if (threadIdx.x != 0) return;
+    for_each_work(a, tiles, partials.splits, [&](const Work& work) {
+      copy_work<T, D>(a, maps, work, bar, qs, ks, vs, q_ring, k_ring);
+    });
   } else {
     take_registers<240>();
     const int group = int(threadIdx.x) / kGroupThreads - 1;
-    Consumer<T, D> c{
-        a, work, bar, qs, ks, vs, group, int(threadIdx.x) % kGroupThreads / kWarp, score_unit(a)};
+    // The warpgroups take turns to issue: an arrival of one lets the other begin.
+    if (group == 1) arrive_some(1, kGroups * kGroupThreads);
+    for_each_work(a, tiles, partials.splits, [&](const Work& work) {
+      Consumer<T, D> c{a,
+                       work,
+                       bar,
+                       qs,
+                       ks,
+                       vs,
+                       group,
+                       int(threadIdx.x) % kGroupThreads / kWarp,
+                       score_unit(a),
+                       q_ring,
+                       k_ring,
+                       v_ring};
 #pragma unroll
-    for (int i = 0; i < D / 8; ++i)
+      for (int i = 0; i < D / 8; ++i)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) c.o[0][i][e] = 0;
-    if (work.turns() > 0) {
-      if (group == 1) arrive_some(1, kGroups * kGroupThreads);
-      c.run();
-      if (group == 0) sync_some(1, kGroups * kGroupThreads);
-    } else {
-      wait(bar.q, 0);
-    }
-    sync_some(3 + group, kGroupThreads);  // the queries are done with
-    c.store(qs + group * 64 * D, partials);
+        for (int e = 0; e < 4; ++e) c.o[0][i][e] = 0;
+      if (work.turns() > 0) c.run();
+      c.store(ys + group * 64 * D, partials);
+    });
+    if (group == 0) sync_some(1, kGroups * kGroupThreads);
   }
 #endif
 }
@@ -299,9 +340,12 @@ void launch(const AttendArgs& args, const Attention<T>& a, cudaStream_t stream) 
       a.v_pages ? tile_map<T>(a.v_pages, a.n_kv_heads, a.dim) : tile_map<T>(args.v, a.n_kv_heads);
   const Partials partials = partials_of(args, true);
   const int tiles = (a.q_len + kRows - 1) / kRows;
-  launch_shared(&attend_hopper_kernel<T, D>, int64_t(tiles) * a.batch * a.n_heads * partials.splits,
-                (1 + kGroups) * kGroupThreads, HopperTile<T, D>::kBytes, stream, a, maps, tiles,
-                partials);
+  // Blocks that keep the card's multiprocessors and copy one tile while they finish the last; where
+  // lengths differ, the card hands out the work.
+  int64_t blocks = int64_t(tiles) * a.batch * a.n_heads * partials.splits;
+  if (!a.k_pages && !a.documents) blocks = std::min<int64_t>(blocks, multiprocessors());
+  launch_shared(&attend_hopper_kernel<T, D>, blocks, (1 + kGroups) * kGroupThreads,
+                HopperTile<T, D>::kBytes, stream, a, maps, tiles, partials);
   if (partials.splits > 1) join_splits(a, partials, kRows, 1, stream);
 }
 

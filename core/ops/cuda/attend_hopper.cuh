@@ -24,6 +24,13 @@ inline bool device_is_hopper() {
          cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
          major == 9 && minor == 0;
 }
+// Of the current device.
+inline int multiprocessors() {
+  int device = 0, count = 0;
+  check_cuda(cudaGetDevice(&device), "attend");
+  check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "attend");
+  return count;
+}
 // Whether this build has `kernel` for sm_90a: elsewhere its body, and so its barriers in shared
 // memory, are left out.
 template <class... Args>

@@ -42,26 +42,30 @@ __device__ __forceinline__ void copy_rows(T* to, const Attention<T>& a, int thre
   }
 }
 
-// The keys or values j0 + r, which lie in one page, as far as in [lo, hi): what lies outside may
-// never have been written.
+// to (kRows, D) = the rows from `first` on, `pitch` apart, as far as in [begin, end); others are
+// zero and are not read.
 template <class T, int kRows, int D, int kCopying>
-__device__ __forceinline__ void copy_keys(T* to, const Attention<T>& a, const Rows<T>& rows, int j0,
-                                          int lo, int hi, int thread) {
+__device__ __forceinline__ void copy_tile(T* to, const Attention<T>& a, const T* first,
+                                          int64_t pitch, int begin, int end, int thread) {
   constexpr int kPacks = D / 8, P = padded_row(D), kStep = kCopying / kPacks;
-  const T* first = rows.at(j0);
   if constexpr (kCopying % kPacks == 0 && kRows % kStep == 0) {
-    if (a.packs && a.dim == D && j0 >= lo && j0 + kRows <= hi) {  // all there: no tests
-      const T* from = first + thread / kPacks * rows.pitch + thread % kPacks * 8;
+    if (a.packs && a.dim == D && begin <= 0 && end >= kRows) {  // all there: no tests
+      const T* from = first + thread / kPacks * pitch + thread % kPacks * 8;
       T* at = to + thread / kPacks * P + thread % kPacks * 8;
 #pragma unroll
-      for (int r = 0; r < kRows; r += kStep, from += kStep * rows.pitch)
-        copy_async(at + r * P, from);
+      for (int r = 0; r < kRows; r += kStep, from += kStep * pitch) copy_async(at + r * P, from);
       return;
     }
   }
-  copy_rows<T, kRows, D, kCopying>(to, a, thread, [&](int r) {
-    return j0 + r >= lo && j0 + r < hi ? first + r * rows.pitch : nullptr;
-  });
+  copy_rows<T, kRows, D, kCopying>(
+      to, a, thread, [&](int r) { return r >= begin && r < end ? first + r * pitch : nullptr; });
+}
+// The keys or values from j0 on, which lie in one page, as far as in [lo, hi): what lies outside
+// may never have been written.
+template <class T, int kRows, int D, int kCopying>
+__device__ __forceinline__ void copy_keys(T* to, const Attention<T>& a, const Rows<T>& rows, int j0,
+                                          int lo, int hi, int thread) {
+  copy_tile<T, kRows, D, kCopying>(to, a, rows.at(j0), rows.pitch, lo - j0, hi - j0, thread);
 }
 
 // s += x z^T for M tiles of 16 rows of x (M * 16, D) and N tiles of 8 rows of z (N * 8, D).
