@@ -22,15 +22,17 @@ struct KeyRange {
 // The arguments as plain numbers and typed pointers; a pitch is in elements from token to token.
 template <class T>
 struct Attention {
+  using A = Accum<T>;
   int batch, q_len, kv_len, n_heads, n_kv_heads, dim;
   int group;  // query heads of a key-value head
   const T *q, *k, *v;
-  T *y, *lse;
+  T* y;
+  A* lse;
   int64_t q_pitch, k_pitch, v_pitch, y_pitch;
   PagesRef k_pages, v_pages;
   int32_t* documents;  // (2, batch, kv_len), filled by find_documents; or null
   const int32_t* seq_idx;
-  T query, cap, slope;  // score = query * q k^T, or cap * tanh(query * q k^T), in units of log 2
+  A query, cap, slope;  // score = query * q k^T, or cap * tanh(query * q k^T), in units of log 2
   int window;           // 0: none
   bool causal, packs;   // packs: all rows lie on 16 bytes
 
@@ -46,7 +48,7 @@ struct Attention {
         k(a.k.ptr<T>()),
         v(a.v.ptr<T>()),
         y(a.y.ptr<T>()),
-        lse(a.lse.ptr<T>()),
+        lse(a.lse.ptr<A>()),
         q_pitch(a.q.pitch),
         k_pitch(a.k.pitch),
         v_pitch(a.v.pitch),
@@ -55,14 +57,14 @@ struct Attention {
         v_pages(a.v_pages),
         documents(a.seq_idx ? a.workspace.ptr<int32_t>() : nullptr),
         seq_idx(a.seq_idx.ptr<int32_t>()),
-        cap(T(a.options.softcap * kLog2E)),
-        slope(T(a.options.scale)),
+        cap(A(a.options.softcap * kLog2E)),
+        slope(A(a.options.scale)),
         window(int(a.options.window < kNoWindow ? a.options.window : kNoWindow)),
         causal(a.options.causal),
         packs(dim % kPack<T> == 0 && packable(a.q) && packable(a.k) && packable(a.v) &&
-              packable(a.k_pages) && packable(a.v_pages)) {
+              packable(a.y) && packable(a.k_pages) && packable(a.v_pages)) {
     query =
-        T(a.options.softcap > 0 ? a.options.scale / a.options.softcap : a.options.scale * kLog2E);
+        A(a.options.softcap > 0 ? a.options.scale / a.options.softcap : a.options.scale * kLog2E);
   }
 
   static bool packable(const Tensor& x) { return strata::packable(x); }

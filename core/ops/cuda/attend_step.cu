@@ -247,5 +247,6 @@ void append_pages_cuda(const AppendPagesArgs& a, Stream s) {
 
 STRATA_CUDA_KERNEL("attend_step", AttendArgs, attend_step_cuda)
 STRATA_CUDA_KERNEL("append_pages", AppendPagesArgs, append_pages_cuda)
+STRATA_CUDA_HALF_KERNEL("append_pages", AppendPagesArgs, append_pages_cuda)
 
 }  // namespace strata
