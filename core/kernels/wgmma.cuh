@@ -9,8 +9,7 @@
 // as panel_cell says. A panel starts on 1024 bytes.
 #pragma once
 
-#include <cstdlib>
-
+#include "core/kernels/cuda_path.h"
 #include "core/kernels/mma.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -19,10 +18,9 @@
 
 namespace strata {
 
-// Whether this device has these products. STRATA_PORTABLE_KERNELS=1 hides them, for tests.
+// Whether this device has these products and may use them.
 inline bool has_warpgroup_mma() {
-  const char* portable = std::getenv("STRATA_PORTABLE_KERNELS");
-  if (portable && *portable == '1') return false;
+  if (cuda_path() != CudaPath::best) return false;
   int device = 0, major = 0, minor = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
   check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "device");
