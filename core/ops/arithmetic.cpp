@@ -37,7 +37,8 @@ static Tensor arithmetic(Context& cx, Arithmetic kind, Tensor a, Tensor b, const
     ScratchScope scope(cx);
     Tensor partial;
     if (db.wanted && b.rows() != a.rows())
-      partial = cx.scratch({row_blocks(a.rows()).count, b.numel()}, b.dtype);
+      partial = cx.scratch({row_blocks(a.rows()).count, b.numel()},
+                           size_of(b.dtype) == 2 ? cx.accum_dtype() : b.dtype);
     arithmetic_backward_op(cx, a.dtype, {kind, a, b, dy, da, db, partial});
   });
   return y;

@@ -20,7 +20,7 @@ struct ArithmeticBackwardArgs {
   Arithmetic kind;
   Tensor a, b, dy;
   GradTarget da, db;
-  Tensor partial;  // (row blocks, numel(b)) when b is broadcast over rows
+  Tensor partial;  // (row blocks, numel(b)) when b is broadcast over rows, no less than f32
 };
 
 // Each: a, b -> y with the shape of a. Throws Error when b cannot be broadcast over a.

@@ -46,11 +46,12 @@ Tensor decay_scan(Context& cx, Tensor a, Tensor b, Pass& pass) {
   return h;
 }
 
-// Workspace of one lane, in elements: three squares, two (chunk, d_k), four vectors, two states.
+// Workspace of one lane, in elements: three squares, two (chunk, d_k), four vectors, two states. No
+// less than float32.
 static Tensor outer_work(Context& cx, int64_t pairs, int64_t d_k, int64_t d_v, DType dtype) {
   return cx.scratch(
       {std::min(pairs, kScanLanes), kScanChunk * (3 * kScanChunk + 2 * d_k + 4) + 2 * d_k * d_v},
-      dtype);
+      size_of(dtype) == 2 ? cx.accum_dtype() : dtype);
 }
 
 Tensor decay_scan_outer(Context& cx, Tensor a, Tensor k, Tensor v, Tensor q, Pass& pass) {

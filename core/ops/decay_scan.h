@@ -3,7 +3,8 @@
 //   decay_scan_outer   S_t = a_t S_{t-1} + k_t v_t^T,  y_t = S_t^T q_t
 // (linear attention, arXiv 2006.16236; with decay, arXiv 2405.21060.)
 // Both start from zero in training and from the state of the pass otherwise, and drop the state at
-// the first token of a document. Any a is allowed, also zero and negative.
+// the first token of a document. Any a is allowed, also zero and negative; beside two-byte inputs
+// it may also be float32, as states and sums always are.
 #pragma once
 
 #include "core/contract/layer.h"

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/kernels/device.cuh"
+#include "core/kernels/half.cuh"
 #include "core/ops/row_blocks.h"
 #include "layers/moe/route.h"
 
@@ -10,54 +11,113 @@ namespace {
 
 constexpr int kWarps = kThreads / kWarp;  // blockDim of kernels with a warp per row: 32, kWarps
 
-// A block per token.
+// N neighbours, moved at once.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Few {
+  T v[N];
+};
+template <class T, int N>
+__device__ __forceinline__ Few<T, N> take(const T* at) {
+  return *reinterpret_cast<const Few<T, N>*>(at);
+}
+
+// Whether all rows of width d can be moved 16 bytes at a time.
 template <class T>
+bool in_packs(int64_t d, std::initializer_list<const Tensor*> tensors) {
+  constexpr int64_t V = 16 / sizeof(T);
+  bool packs = d % V == 0;
+  for (const Tensor* t : tensors)
+    packs = packs && (!*t || (reinterpret_cast<uintptr_t>(t->data) % 16 == 0 && t->pitch % V == 0));
+  return packs;
+}
+
+// A block per token.
+template <class T, int V>
 __global__ void combine_kernel(CombineArgs a) {
+  using A = Accum<T>;
   const int64_t t = blockIdx.x, d = a.x.cols();
   const int k = int(a.weights.cols());
-  const T* w = a.weights.row<T>(t);
+  const A* w = a.weights.row<A>(t);
   const int32_t* row = a.row.row<int32_t>(t);
   T* y = a.y.row<T>(t);
-  for (int64_t c = threadIdx.x; c < d; c += blockDim.x) {
-    T sum = 0;
-    for (int j = 0; j < k; ++j) sum += w[j] * a.x.row<T>(row[j])[c];
-    y[c] = sum;
+  for (int64_t c = threadIdx.x * V; c < d; c += blockDim.x * V) {
+    A sum[V] = {};
+    for (int j = 0; j < k; ++j) {
+      const Few<T, V> x = take<T, V>(a.x.row<T>(row[j]) + c);
+#pragma unroll
+      for (int i = 0; i < V; ++i) sum[i] += w[j] * wide(x.v[i]);
+    }
+    Few<T, V> out;
+#pragma unroll
+    for (int i = 0; i < V; ++i) out.v[i] = narrow_to<T>(sum[i]);
+    *reinterpret_cast<Few<T, V>*>(y + c) = out;
   }
+}
+
+// Throws Error unless what T is combined with is in the type of sums.
+template <class T>
+void expect_sums(const char* op, const Tensor& x) {
+  if (x && x.dtype != dtype_of<Accum<T>>())
+    kernel_error("%s: weights must be %s, got %s", op, name_of(dtype_of<Accum<T>>()),
+                 name_of(x.dtype));
 }
 
 template <class T>
 void combine_cuda(const CombineArgs& a, Stream stream) {
-  const int64_t d = a.x.cols(), threads = d < kThreads ? (d + kWarp - 1) / kWarp * kWarp : kThreads;
-  combine_kernel<T><<<unsigned(a.y.rows()), unsigned(threads), 0, stream_of(stream)>>>(a);
+  expect_sums<T>("moe_combine", a.weights);
+  constexpr int V = 16 / sizeof(T);
+  const int64_t d = a.x.cols();
+  const bool packs = in_packs<T>(d, {&a.x, &a.y});
+  const int64_t n = packs ? d / V : d,
+                threads = n < kThreads ? (n + kWarp - 1) / kWarp * kWarp : kThreads;
+  const auto kernel = packs ? combine_kernel<T, V> : combine_kernel<T, 1>;
+  kernel<<<unsigned(a.y.rows()), unsigned(threads), 0, stream_of(stream)>>>(a);
   check_launch("moe_combine");
 }
 
 // A warp per choice (token, j); its row of x belongs to it alone.
-template <class T>
+template <class T, int V>
 __global__ void combine_backward_kernel(CombineBackwardArgs a) {
+  using A = Accum<T>;
   const int64_t d = a.x.cols(), k = a.weights.cols();
   const int64_t choice = int64_t(blockIdx.x) * kWarps + threadIdx.y, t = choice / k, j = choice % k;
   if (t >= a.dy.rows()) return;
   const int64_t r = a.row.row<int32_t>(t)[j];
   const T *dy = a.dy.row<T>(t), *x = a.x.row<T>(r);
-  const T w = a.weights.row<T>(t)[j];
+  const A w = a.weights.row<A>(t)[j];
   T* dx = a.dx.wanted ? a.dx.grad.row<T>(r) : nullptr;
-  T dot = 0;
-  for (int64_t c = threadIdx.x; c < d; c += kWarp) {
-    const T g = dy[c];
-    dot += g * x[c];
-    if (dx) put(dx + c, w * g, a.dx.accumulate);
+  A dot = 0;
+#pragma unroll 4
+  for (int64_t c = threadIdx.x * V; c < d; c += kWarp * V) {
+    const Few<T, V> g = take<T, V>(dy + c), p = take<T, V>(x + c);
+#pragma unroll
+    for (int i = 0; i < V; ++i) dot += wide(g.v[i]) * wide(p.v[i]);
+    if (!dx) continue;
+    Few<T, V> out = {};
+    if (a.dx.accumulate) out = take<T, V>(dx + c);
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      const A value = w * wide(g.v[i]);
+      out.v[i] = narrow_to<T>(a.dx.accumulate ? wide(out.v[i]) + value : value);
+    }
+    *reinterpret_cast<Few<T, V>*>(dx + c) = out;
   }
   if (!a.dweights.wanted) return;
   dot = warp_sum(dot);
-  if (threadIdx.x == 0) put(a.dweights.grad.row<T>(t) + j, dot, a.dweights.accumulate);
+  if (threadIdx.x == 0) put(a.dweights.grad.row<A>(t) + j, dot, a.dweights.accumulate);
 }
 
 template <class T>
 void combine_backward_cuda(const CombineBackwardArgs& a, Stream stream) {
+  expect_sums<T>("moe_combine_backward", a.weights);
+  expect_sums<T>("moe_combine_backward", a.dweights.grad);
   const int64_t choices = a.dy.rows() * a.weights.cols();
-  combine_backward_kernel<T>
-      <<<unsigned((choices + kWarps - 1) / kWarps), dim3(kWarp, kWarps), 0, stream_of(stream)>>>(a);
+  auto kernel = combine_backward_kernel<T, 1>;
+  // One number at a time else, which keeps the order of the sums.
+  if constexpr (is_half<T>)
+    if (in_packs<T>(a.x.cols(), {&a.x, &a.dy, &a.dx.grad})) kernel = combine_backward_kernel<T, 8>;
+  kernel<<<unsigned((choices + kWarps - 1) / kWarps), dim3(kWarp, kWarps), 0, stream_of(stream)>>>(
+      a);
   check_launch("moe_combine_backward");
 }
 
@@ -82,6 +142,7 @@ __global__ void chosen_kernel(BalanceArgs a) {
   const int expert = blockIdx.x;
   const int32_t* index = a.index.ptr<int32_t>();
   int32_t count = 0;
+#pragma unroll 8
   for (int64_t i = threadIdx.x; i < a.index.numel(); i += blockDim.x) count += index[i] == expert;
   count = block_sum(count, room);
   if (threadIdx.x == 0) a.chosen.ptr<T>()[expert] = T(count) / T(a.logits.rows());
@@ -164,7 +225,9 @@ void balance_backward_cuda(const BalanceBackwardArgs& a, Stream stream) {
 }  // namespace
 
 STRATA_CUDA_KERNEL("moe_combine", CombineArgs, combine_cuda)
+STRATA_CUDA_HALF_KERNEL("moe_combine", CombineArgs, combine_cuda)
 STRATA_CUDA_KERNEL("moe_combine_backward", CombineBackwardArgs, combine_backward_cuda)
+STRATA_CUDA_BF16_KERNEL("moe_combine_backward", CombineBackwardArgs, combine_backward_cuda)
 STRATA_CUDA_KERNEL("moe_balance", BalanceArgs, balance_cuda)
 STRATA_CUDA_KERNEL("moe_balance_backward", BalanceBackwardArgs, balance_backward_cuda)
 

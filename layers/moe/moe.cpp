@@ -5,6 +5,7 @@
 #include "core/contract/plugin.h"
 #include "core/ops/activation.h"
 #include "core/ops/arithmetic.h"
+#include "core/ops/cast.h"
 #include "core/ops/gather.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/linear.h"
@@ -85,8 +86,9 @@ class Moe final : public Layer {
 
   Tensor forward(Context& cx, Tensor x, Pass&) override {
     const Tensor flat = cx.reshape(x, {x.rows(), x.cols()});  // (tokens, d_in)
-    const Tensor logits = linear(cx, flat, router_);          // (tokens, n_experts)
-    const Routes routes = route(cx, logits, bias_, route_);   // (tokens, top_k)
+    // Choice and weights are computed as the router is stored: no less than float32.
+    const Tensor logits = linear(cx, cast(cx, flat, cx.accum_dtype()), router_);
+    const Routes routes = route(cx, logits, bias_, route_);  // (tokens, top_k)
     if (aux_loss_ != 0) cx.add_loss("balance", balance_loss(cx, logits, routes.index), aux_loss_);
     tap(cx, "expert_index", routes.index);
     const Sorted sorted = sort_by_expert(cx, routes.index, n_experts_);

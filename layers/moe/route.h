@@ -46,7 +46,7 @@ struct SortArgs {
 
 struct CombineArgs {
   Tensor x;        // (tokens * top_k, d), sorted by expert
-  Tensor weights;  // (tokens, top_k)
+  Tensor weights;  // (tokens, top_k), no less than float32
   Tensor row;      // (tokens, top_k) i32
   Tensor y;        // (tokens, d)
 };

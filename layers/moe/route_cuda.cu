@@ -179,52 +179,75 @@ void route_backward_cuda(const RouteBackwardArgs& a, Stream stream) {
 
 constexpr int kSortWarps = 32;
 
-// A block per expert. Its warps cut the choices into spans and count, per span, those of lower
-// experts, which come first in the sorted order, and their own; then each knows where its own go,
-// and writes them in the order of the tokens. blockDim: 32 lanes, kSortWarps.
-__global__ void sort_kernel(SortArgs a) {
-  __shared__ int32_t lower[kSortWarps], own[kSortWarps];
-  const int expert = blockIdx.x, lane = threadIdx.x, warp = threadIdx.y;
+// A block per kExperts experts. Its warps cut the choices into spans and count, per span, those
+// of lower experts, which come first in the sorted order, and those of each of its own; then each
+// knows where its own go, and writes them in the order of the tokens. blockDim: 32 lanes,
+// kSortWarps.
+template <int kExperts>
+__global__ void __launch_bounds__(kWarp* kSortWarps) sort_kernel(SortArgs a) {
+  __shared__ int32_t lower[kSortWarps], own[kSortWarps][kExperts];
+  const int experts = int(a.offsets.numel() - 1), e0 = int(blockIdx.x) * kExperts;
+  const int lane = threadIdx.x, warp = threadIdx.y;
   const int64_t pairs = a.index.numel(), k = a.index.cols();
   const int32_t* index = a.index.ptr<int32_t>();
   int32_t *row = a.row.ptr<int32_t>(), *token = a.token.ptr<int32_t>();
   const int64_t steps = (pairs + kWarp * kSortWarps - 1) / (kWarp * kSortWarps);  // per span
   const int64_t begin = warp * steps * kWarp;
-  int32_t below = 0, equal = 0;
+  int32_t below = 0, equal[kExperts] = {};
 #pragma unroll 4
   for (int64_t step = 0; step < steps; ++step) {
     const int64_t i = begin + step * kWarp + lane;
     const int32_t e = i < pairs ? index[i] : INT32_MAX;
-    below += e < expert, equal += e == expert;
+    below += e < e0;
+#pragma unroll
+    for (int j = 0; j < kExperts; ++j) equal[j] += e == e0 + j;
   }
-  below = warp_sum(below), equal = warp_sum(equal);
-  if (lane == 0) lower[warp] = below, own[warp] = equal;
+  below = warp_sum(below);
+#pragma unroll
+  for (int j = 0; j < kExperts; ++j) {
+    equal[j] = warp_sum(equal[j]);
+    if (lane == 0) own[warp][j] = equal[j];
+  }
+  if (lane == 0) lower[warp] = below;
   __syncthreads();
-  int32_t first = 0;  // of the expert
+  int32_t first = 0;  // of expert e0 + j
   for (int w = 0; w < kSortWarps; ++w) first += lower[w];
-  if (warp == 0 && lane == 0) {
-    a.offsets.ptr<int32_t>()[expert] = first;
-    if (expert == 0) a.offsets.ptr<int32_t>()[gridDim.x] = int32_t(pairs);
+  int32_t next[kExperts];  // of this warp's span
+#pragma unroll
+  for (int j = 0; j < kExperts; ++j) {
+    if (warp == 0 && lane == 0 && e0 + j < experts) a.offsets.ptr<int32_t>()[e0 + j] = first;
+    next[j] = first;
+    for (int w = 0; w < kSortWarps; ++w) {
+      if (w < warp) next[j] += own[w][j];
+      first += own[w][j];
+    }
   }
-  int32_t next = first;  // of this warp's span
-  for (int w = 0; w < warp; ++w) next += own[w];
+  if (warp == 0 && lane == 0 && e0 == 0) a.offsets.ptr<int32_t>()[experts] = int32_t(pairs);
+  const unsigned before = (1u << lane) - 1;
 #pragma unroll 4
   for (int64_t step = 0; step < steps; ++step) {
     const int64_t i = begin + step * kWarp + lane;
-    const bool mine = i < pairs && index[i] == expert;
-    const unsigned all = __ballot_sync(kAllLanes, mine);
-    if (mine) {
-      const int32_t to = next + __popc(all & ((1u << lane) - 1));
-      row[i] = to;
-      token[to] = int32_t(i / k);
+    const int32_t e = i < pairs ? index[i] : INT32_MAX;
+    int32_t to = -1;
+#pragma unroll
+    for (int j = 0; j < kExperts; ++j) {
+      const unsigned all = __ballot_sync(kAllLanes, e == e0 + j);
+      if (e == e0 + j) to = next[j] + __popc(all & before);
+      next[j] += __popc(all);
     }
-    next += __popc(all);
+    if (to < 0) continue;
+    row[i] = to;
+    token[to] = int32_t(i / k);
   }
 }
 
 void sort_cuda(const SortArgs& a, Stream stream) {
-  sort_kernel<<<unsigned(a.offsets.numel() - 1), dim3(kWarp, kSortWarps), 0, stream_of(stream)>>>(
-      a);
+  const int64_t experts = a.offsets.numel() - 1;
+  const dim3 block(kWarp, kSortWarps);
+  if (experts <= 256)  // at most two blocks a multiprocessor, about
+    sort_kernel<1><<<unsigned(experts), block, 0, stream_of(stream)>>>(a);
+  else
+    sort_kernel<4><<<unsigned((experts + 3) / 4), block, 0, stream_of(stream)>>>(a);
   check_launch("moe_sort");
 }
 

@@ -4,15 +4,16 @@
 //   template <class T> struct Twice {
 //     Tensor x, y;  // (..., d)
 //     template <int V> __device__ void run(int64_t r, int64_t c) const {
-//       Pack<T, V> p = load<T, V>(x, r, c);
+//       Pack<Accum<T>, V> p = load_accum<T, V>(x, r, c);
 //       for (int i = 0; i < V; ++i) p[i] *= 2;
-//       store(y, r, c, p);
+//       put_accum<T>(y, r, c, p, false);
 //     }
 //   };
 //   each<T>("twice", stream, rows, d, {&x, &y}, Twice<T>{x, y});
 //
-// The tensors named are those read or written at (r, c). When all are packed, they are walked as
-// one long row, so that r is 0; when their addresses allow, V elements are 16 bytes.
+// The tensors named are those read or written at (r, c); none has smaller elements than T. When all
+// are packed, they are walked as one long row, so that r is 0; when their addresses allow, V
+// elements of T are 16 bytes.
 #pragma once
 
 #include "core/kernels/device.cuh"
@@ -49,11 +50,69 @@ __device__ __forceinline__ void put_pack(const Tensor& y, int64_t r, int64_t c, 
   store(y, r, c, p);
 }
 
+// x in the type that T is computed in.
+template <class T, int V>
+__device__ __forceinline__ Pack<Accum<T>, V> load_accum(const T* x) {
+  return widen(load_pack<V>(x));
+}
+template <class T, int V>
+__device__ __forceinline__ Pack<Accum<T>, V> load_accum(const Tensor& x, int64_t r, int64_t c) {
+  return load_accum<T, V>(x.row<T>(r) + c);
+}
+// y = or += p, rounded once
+template <class T, int V>
+__device__ __forceinline__ void put_accum(T* y, Pack<Accum<T>, V> p, bool accumulate) {
+  if (accumulate) {
+    const Pack<Accum<T>, V> old = load_accum<T, V>(y);
+#pragma unroll
+    for (int i = 0; i < V; ++i) p[i] += old[i];
+  }
+  store(y, narrow<T>(p));
+}
+// The same for a y of T or of Accum<T>, which gradients of parameters are.
+template <class T, int V>
+__device__ __forceinline__ void put_accum(const Tensor& y, int64_t r, int64_t c,
+                                          const Pack<Accum<T>, V>& p, bool accumulate) {
+  if (!is_half<T> || y.dtype != dtype_of<T>())
+    put_accum<Accum<T>, V>(y.row<Accum<T>>(r) + c, p, accumulate);
+  else
+    put_accum<T, V>(y.row<T>(r) + c, p, accumulate);
+}
+// One number, `at` elements from the first.
+template <class T>
+__device__ __forceinline__ void put_at(const Tensor& y, int64_t at, Accum<T> value,
+                                       bool accumulate) {
+  if (!is_half<T> || y.dtype != dtype_of<T>())
+    put_accum<Accum<T>, 1>(y.ptr<Accum<T>>() + at, {value}, accumulate);
+  else
+    put_accum<T, 1>(y.ptr<T>() + at, {value}, accumulate);
+}
+// The number `at` elements from the first of an x of T or of Accum<T>.
+template <class T>
+__device__ __forceinline__ Accum<T> get_at(const Tensor& x, int64_t at) {
+  if (!is_half<T> || x.dtype != dtype_of<T>()) return x.ptr<Accum<T>>()[at];
+  return wide(x.ptr<T>()[at]);
+}
+
+// Throws Error unless what a kernel for T reads is of T.
+template <class T>
+inline void expect_read(const char* op, std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* t : tensors)
+    if (*t && t->dtype != dtype_of<T>())
+      kernel_error("%s: %s cannot be mixed with %s", op, name_of(t->dtype), name_of(dtype_of<T>()));
+}
+// Throws Error unless what a kernel for T takes in either type is of T or of Accum<T>.
+template <class T>
+inline void expect_either(const char* op, std::initializer_list<const Tensor*> tensors) {
+  for (const Tensor* t : tensors)
+    if (*t && t->dtype != dtype_of<Accum<T>>()) expect_read<T>(op, {t});
+}
+
 // Whether every row starts at a multiple of 16 bytes.
 template <class T>
 inline bool wide_rows(const Tensor& x) {
   return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
-         (x.rows() <= 1 || x.pitch % kPack<T> == 0);
+         (x.rows() <= 1 || x.pitch * int64_t(size_of(x.dtype)) % 16 == 0);
 }
 
 // Block (x, y) takes blockDim.x packs of blockDim.y rows.

@@ -20,7 +20,7 @@ struct Embed {
       p = load<T, V>(table, id, c);
     } else {
 #pragma unroll
-      for (int i = 0; i < V; ++i) p[i] = T(NAN);
+      for (int i = 0; i < V; ++i) p[i] = narrow_to<T>(Accum<T>(NAN));
     }
     store(y, r, c, p);
   }
@@ -28,6 +28,7 @@ struct Embed {
 
 template <class T>
 void embedding_cuda(const EmbeddingArgs& a, Stream s) {
+  expect_read<T>("embedding", {&a.table, &a.y});
   each<T>("embedding", s, a.y.rows(), a.y.cols(), {&a.table, &a.y},
           Embed<T>{a.table, a.y, a.ids.ptr<int32_t>(), a.table.rows()}, true);
 }
@@ -40,6 +41,8 @@ void embedding_backward_cuda(const EmbeddingBackwardArgs& a, Stream s) {
 }  // namespace
 
 STRATA_CUDA_KERNEL("embedding", EmbeddingArgs, embedding_cuda)
+STRATA_CUDA_HALF_KERNEL("embedding", EmbeddingArgs, embedding_cuda)
 STRATA_CUDA_KERNEL("embedding_backward", EmbeddingBackwardArgs, embedding_backward_cuda)
+STRATA_CUDA_BF16_KERNEL("embedding_backward", EmbeddingBackwardArgs, embedding_backward_cuda)
 
 }  // namespace strata

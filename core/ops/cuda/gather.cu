@@ -17,19 +17,21 @@ struct Gather {
   template <int V>
   __device__ void run(int64_t r, int64_t c) const {
     const int64_t i = index[r];
-    Pack<T, V> p = {};
+    Pack<Accum<T>, V> p = {};
     if (i >= n) {
 #pragma unroll
-      for (int k = 0; k < V; ++k) p[k] = T(NAN);
+      for (int k = 0; k < V; ++k) p[k] = Accum<T>(NAN);
     } else if (i >= 0) {
-      p = load<T, V>(x, i, c);
+      p = load_accum<T, V>(x, i, c);
     }
-    put_pack(y, r, c, p, accumulate);
+    put_accum<T>(y, r, c, p, accumulate);
   }
 };
 
 template <class T>
 void gather_cuda(const GatherArgs& a, Stream s) {
+  expect_read<T>("gather", {&a.x});
+  expect_either<T>("gather", {&a.y});
   each<T>("gather", s, a.index.numel(), a.x.cols(), {&a.x, &a.y},
           Gather<T>{a.x, a.y, a.index.ptr<int32_t>(), a.x.rows(), a.accumulate}, true);
 }
@@ -42,6 +44,8 @@ void scatter_add_cuda(const ScatterAddArgs& a, Stream s) {
 }  // namespace
 
 STRATA_CUDA_KERNEL("gather", GatherArgs, gather_cuda)
+STRATA_CUDA_HALF_KERNEL("gather", GatherArgs, gather_cuda)
 STRATA_CUDA_KERNEL("scatter_add", ScatterAddArgs, scatter_add_cuda)
+STRATA_CUDA_HALF_KERNEL("scatter_add", ScatterAddArgs, scatter_add_cuda)
 
 }  // namespace strata

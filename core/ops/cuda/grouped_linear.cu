@@ -1,41 +1,10 @@
 #include "core/ops/grouped_linear.h"
 
 #include "core/ops/cuda/gemm_tile.cuh"
+#include "core/ops/cuda/group_tiles.cuh"
 
 namespace strata {
 namespace {
-
-struct RowTile {
-  int64_t group, begin, rows, row0;  // its group's first row and rows, and the tile's first row
-  bool found;
-};
-
-// The group sizes are known to the device only: every warp counts the tiles of the groups, 32
-// groups at a time, until it meets the tile it looks for.
-__device__ __forceinline__ RowTile find_tile(const int32_t* offsets, int64_t groups, int64_t tile,
-                                             int height) {
-  const int lane = threadIdx.x % kWarp;
-  for (int64_t g0 = 0; g0 < groups; g0 += kWarp) {
-    const int64_t g = g0 + lane;
-    const int64_t begin = g < groups ? offsets[g] : 0, end = g < groups ? offsets[g + 1] : 0;
-    const int64_t tiles = (end - begin + height - 1) / height;
-    int64_t last = tiles;  // of this group and those before it
-#pragma unroll
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-      const int64_t other = __shfl_up_sync(kAllLanes, last, offset);
-      if (lane >= offset) last += other;
-    }
-    const unsigned behind = __ballot_sync(kAllLanes, last > tile);
-    if (behind) {
-      const int owner = __ffs(behind) - 1;
-      const int64_t before = __shfl_sync(kAllLanes, last - tiles, owner);
-      return {g0 + owner, __shfl_sync(kAllLanes, begin, owner),
-              __shfl_sync(kAllLanes, end - begin, owner), (tile - before) * height, true};
-    }
-    tile -= __shfl_sync(kAllLanes, last, kWarp - 1);
-  }
-  return {0, 0, 0, 0, false};
-}
 
 struct RowsArgs {
   Tensor x, weight, offsets, y;  // y[row] (+)= x[row] W_g^T, or x[row] W_g
@@ -65,10 +34,7 @@ __global__ void __launch_bounds__(kThreads, 2) rows_kernel(RowsArgs a) {
 template <class Tile, bool kForward>
 void run_rows(const char* op, RowsArgs a, Stream stream) {
   using T = typename Tile::T;
-  const int64_t rows = a.x.rows(), groups = a.weight.shape[0];
-  // Every group ends in a tile that may not be full; there are no more tiles than rows.
-  a.row_tiles = rows / Tile::kHeight + groups;
-  if (a.row_tiles > rows) a.row_tiles = rows;
+  a.row_tiles = most_row_tiles(a.x.rows(), a.weight.shape[0], Tile::kHeight);
   a.wide_x = wide_rows<T>(a.x);
   a.wide_weight = wide_rows<T>(a.weight);
   a.wide_y = wide_rows<T>(a.y);

@@ -7,7 +7,9 @@
 namespace strata {
 namespace {
 
-constexpr int kLossThreads = 1024;
+// Threads of a row. Rows of two-byte logits are short in time: more of them share a multiprocessor.
+template <class T>
+constexpr int kLossThreads = is_half<T> ? 512 : 1024;
 
 // The largest logit seen, its first place, and the sum of e^(z - largest).
 template <class T>
@@ -24,24 +26,33 @@ __device__ __forceinline__ T logit_of(T x, T scale, T cap) {
   return cap > 0 ? cap * tanh_of(z / cap) : z;
 }
 
+// e^x; to about 20 bits when the logits are stored in two bytes.
+template <class T>
+__device__ __forceinline__ Accum<T> exp_for(Accum<T> x) {
+  if constexpr (is_half<T>)
+    return __expf(x);
+  else
+    return exp_of(x);
+}
+
 // What one thread sees of its row of n logits; the sum is scaled down when a larger one comes.
 template <class T, int V>
-__device__ __forceinline__ Seen<T> look(const T* row, int n, T scale, T cap) {
-  Seen<T> s{-INFINITY, n, 0};
+__device__ __forceinline__ Seen<Accum<T>> look(const T* row, int n, Accum<T> scale, Accum<T> cap) {
+  Seen<Accum<T>> s{-INFINITY, n, 0};
 #pragma unroll 4
-  for (int v = threadIdx.x * V; v < n; v += kLossThreads * V) {
-    Pack<T, V> z = load<T, V>(row + v);
-    T most = s.largest;
+  for (int v = threadIdx.x * V; v < n; v += kLossThreads<T> * V) {
+    Pack<Accum<T>, V> z = load_accum<T, V>(row + v);
+    Accum<T> most = s.largest;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       z[i] = logit_of(z[i], scale, cap);
       if (z[i] > most) most = z[i], s.place = v + i;
     }
-    if (most > s.largest) s.sum *= exp_of(s.largest - most);
+    if (most > s.largest) s.sum *= exp_for<T>(s.largest - most);
     s.largest = most;
 #pragma unroll
     for (int i = 0; i < V; ++i)
-      if (z[i] != -INFINITY) s.sum += exp_of(z[i] - most);
+      if (z[i] != -INFINITY) s.sum += exp_for<T>(z[i] - most);
   }
   return s;
 }
@@ -55,54 +66,58 @@ __device__ __forceinline__ int first_place(const Seen<T>& s, T largest, int* roo
   if (lane == 0) room[warp] = least;
   __syncthreads();
   int place = room[0];
-  for (int w = 1; w < kLossThreads / kWarp; ++w) place = room[w] < place ? room[w] : place;
+  for (int w = 1; w < int(blockDim.x) / kWarp; ++w) place = room[w] < place ? room[w] : place;
   __syncthreads();
   return place;
 }
 
 // row = factor * (pull softmax(logits) - onehot(label)), through the softcap
 template <class T, int V>
-__device__ __forceinline__ void replace_by_gradient(T* row, int n, T scale, T cap, T lse, int label,
-                                                    T factor, T pull) {
+__device__ __forceinline__ void replace_by_gradient(T* row, int n, Accum<T> scale, Accum<T> cap,
+                                                    Accum<T> lse, int label, Accum<T> factor,
+                                                    Accum<T> pull) {
+  using A = Accum<T>;
 #pragma unroll 4
-  for (int v = threadIdx.x * V; v < n; v += kLossThreads * V) {
-    Pack<T, V> p = load<T, V>(row + v);
+  for (int v = threadIdx.x * V; v < n; v += kLossThreads<T> * V) {
+    Pack<A, V> p = load_accum<T, V>(row + v);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const T z = logit_of(p[i], scale, cap);
-      const T slope = cap > 0 ? factor * (1 - (z / cap) * (z / cap)) : factor;
-      p[i] = slope * pull * exp_of(z - lse);
+      const A z = logit_of(p[i], scale, cap);
+      const A slope = cap > 0 ? factor * (1 - (z / cap) * (z / cap)) : factor;
+      p[i] = slope * pull * exp_for<T>(z - lse);
       if (v + i == label) p[i] -= slope;
     }
-    store(row + v, p);
+    store(row + v, narrow<T>(p));
   }
 }
 
 // One block per row. A kernel cannot throw: a label outside of the vocabulary makes the loss NaN.
 template <class T, int V>
-__global__ void __launch_bounds__(kLossThreads) cross_entropy_kernel(CrossEntropyArgs a) {
+__global__ void __launch_bounds__(kLossThreads<T>, is_half<T> ? 3 : 1)
+    cross_entropy_kernel(CrossEntropyArgs a) {
+  using A = Accum<T>;
   __shared__ double sums[kWarp];
-  __shared__ T most[kWarp];
+  __shared__ A most[kWarp];
   __shared__ int places[kWarp];
   const int64_t rows = a.logits.rows();
   const int n = int(a.logits.cols());
-  const T scale = T(a.logits_scale), cap = T(a.softcap);
+  const A scale = A(a.logits_scale), cap = A(a.softcap);
   const bool with_gradient = a.inverse_count.present;
   for (int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
     T* row = a.logits.row<T>(r);
     const int label = a.labels.ptr<int32_t>()[r];
     if (label < 0 || label >= n) {
       if (with_gradient)
-        for (int v = threadIdx.x; v < n; v += kLossThreads) row[v] = 0;
+        for (int v = threadIdx.x; v < n; v += kLossThreads<T>) row[v] = T(0.f);
       if (threadIdx.x == 0) {
         a.row_loss.ptr<double>()[r] = label == kNoLabel ? 0 : double(NAN);
         if (a.predictions.present) a.predictions.ptr<int32_t>()[r] = -1;
       }
       continue;
     }
-    const T hit = logit_of(row[label], scale, cap);  // before it is overwritten
-    const Seen<T> seen = look<T, V>(row, n, scale, cap);
-    const T largest = block_max(seen.largest, most);
+    const A hit = logit_of(wide(row[label]), scale, cap);  // before it is overwritten
+    const Seen<A> seen = look<T, V>(row, n, scale, cap);
+    const A largest = block_max(seen.largest, most);
     const double sum = block_sum(double(seen.sum * exp_of(seen.largest - largest)), sums);
     const double lse = double(largest) + log_of(sum);
     if (threadIdx.x == 0) a.row_loss.ptr<double>()[r] = lse - double(hit) + a.z_loss * lse * lse;
@@ -111,9 +126,9 @@ __global__ void __launch_bounds__(kLossThreads) cross_entropy_kernel(CrossEntrop
       if (threadIdx.x == 0) a.predictions.ptr<int32_t>()[r] = place < n ? place : 0;
     }
     if (with_gradient)
-      replace_by_gradient<T, V>(row, n, scale, cap, T(lse), label,
-                                T(*a.inverse_count.ptr<double>()) * scale,
-                                T(1 + 2 * a.z_loss * lse));
+      replace_by_gradient<T, V>(row, n, scale, cap, A(lse), label,
+                                A(*a.inverse_count.ptr<double>()) * scale,
+                                A(1 + 2 * a.z_loss * lse));
   }
 }
 
@@ -139,12 +154,13 @@ template <class T>
 void cross_entropy_cuda(const CrossEntropyArgs& a, Stream stream) {
   const int64_t rows = a.logits.rows();
   if (rows == 0) return;
+  expect_read<T>("cross_entropy", {&a.logits});
   const cudaStream_t s = stream_of(stream);
   constexpr int V = kPack<T>;
   if (wide_rows<T>(a.logits) && a.logits.cols() % V == 0)
-    cross_entropy_kernel<T, V><<<blocks_for(rows, 1), kLossThreads, 0, s>>>(a);
+    cross_entropy_kernel<T, V><<<blocks_for(rows, 1), kLossThreads<T>, 0, s>>>(a);
   else
-    cross_entropy_kernel<T, 1><<<blocks_for(rows, 1), kLossThreads, 0, s>>>(a);
+    cross_entropy_kernel<T, 1><<<blocks_for(rows, 1), kLossThreads<T>, 0, s>>>(a);
   check_launch("cross_entropy");
   add_rows_kernel<<<1, kThreads, 0, s>>>(a);
   check_launch("cross_entropy");
@@ -153,5 +169,6 @@ void cross_entropy_cuda(const CrossEntropyArgs& a, Stream stream) {
 }  // namespace
 
 STRATA_CUDA_KERNEL("cross_entropy", CrossEntropyArgs, cross_entropy_cuda)
+STRATA_CUDA_HALF_KERNEL("cross_entropy", CrossEntropyArgs, cross_entropy_cuda)
 
 }  // namespace strata

@@ -5,21 +5,12 @@
 namespace strata {
 namespace {
 
-template <class T, int V>
-__device__ __forceinline__ void put_row(T* y, Pack<T, V> p, bool accumulate) {
-  if (accumulate) {
-    const Pack<T, V> old = load<T, V>(y);
-#pragma unroll
-    for (int i = 0; i < V; ++i) p[i] += old[i];
-  }
-  store(y, p);
-}
-
 // A block takes `tile` rows, tile * pairs <= 256: one thread per angle, whose cosine and sine serve
 // all heads. Each thread then turns V pairs of one head at a time.
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads) rope_kernel(RopeArgs a, int tile) {
-  __shared__ Pack<T, V> cosines[kThreads / V], sines[kThreads / V];
+  using A = Accum<T>;
+  __shared__ Pack<A, V> cosines[kThreads / V], sines[kThreads / V];
   const int64_t rows = a.x.rows();
   const int heads = int(a.x.cols() / a.head_dim), packs = a.pairs / V;
   const int rest = int(a.head_dim) - 2 * a.pairs;  // elements that pass through
@@ -31,8 +22,8 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(RopeArgs a, int tile) {
       const double position = a.positions.ptr<int32_t>()[r0 + row];
       double s, c;
       sincos((a.inverse ? -position : position) * a.frequencies[i], &s, &c);
-      cosines[threadIdx.x / V][threadIdx.x % V] = T(c);
-      sines[threadIdx.x / V][threadIdx.x % V] = T(s);
+      cosines[threadIdx.x / V][threadIdx.x % V] = A(c);
+      sines[threadIdx.x / V][threadIdx.x % V] = A(s);
     }
     __syncthreads();
     for (int item = threadIdx.x; item < here * heads * packs; item += kThreads) {
@@ -40,21 +31,21 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(RopeArgs a, int tile) {
       const int64_t at = head * a.head_dim + pack * V;
       const T* x = a.x.row<T>(r0 + row) + at;
       T* y = a.y.row<T>(r0 + row) + at;
-      const Pack<T, V> c = cosines[row * packs + pack], s = sines[row * packs + pack];
-      Pack<T, V> low = load<T, V>(x), high = load<T, V>(x + a.pairs);
+      const Pack<A, V> c = cosines[row * packs + pack], s = sines[row * packs + pack];
+      Pack<A, V> low = load_accum<T, V>(x), high = load_accum<T, V>(x + a.pairs);
 #pragma unroll
       for (int k = 0; k < V; ++k) {
-        const T p = low[k], q = high[k];
+        const A p = low[k], q = high[k];
         low[k] = p * c[k] - q * s[k];
         high[k] = q * c[k] + p * s[k];
       }
-      put_row(y, low, a.accumulate);
-      put_row(y + a.pairs, high, a.accumulate);
+      put_accum<T, V>(y, low, a.accumulate);
+      put_accum<T, V>(y + a.pairs, high, a.accumulate);
     }
     for (int item = threadIdx.x; item < here * heads * rest; item += kThreads) {
       const int i = item % rest, head = item / rest % heads, row = item / rest / heads;
       const int64_t at = head * a.head_dim + 2 * a.pairs + i;
-      put(a.y.row<T>(r0 + row) + at, a.x.row<T>(r0 + row)[at], a.accumulate);
+      put_accum<T, 1>(a.y.row<T>(r0 + row) + at, load_accum<T, 1>(a.x, r0 + row, at), a.accumulate);
     }
   }
 }
@@ -62,6 +53,7 @@ __global__ void __launch_bounds__(kThreads) rope_kernel(RopeArgs a, int tile) {
 template <class T>
 void rope_cuda(const RopeArgs& a, Stream stream) {
   if (a.x.numel() == 0) return;
+  expect_read<T>("rope", {&a.x, &a.y});
   const int tile = kThreads / a.pairs;
   const int blocks = blocks_for(a.x.rows(), tile);
   constexpr int V = kPack<T>;
@@ -77,5 +69,6 @@ void rope_cuda(const RopeArgs& a, Stream stream) {
 static_assert(kMaxRotaryPairs <= kThreads);
 
 STRATA_CUDA_KERNEL("rope", RopeArgs, rope_cuda)
+STRATA_CUDA_HALF_KERNEL("rope", RopeArgs, rope_cuda)
 
 }  // namespace strata

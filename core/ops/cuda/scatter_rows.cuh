@@ -19,7 +19,7 @@ constexpr int kScatterRoom = 2048;   // indices collected before they are worked
 struct ScatterArgs {
   Tensor x;              // (m, d)
   const int32_t* index;  // (m,); outside of [0, n): no row
-  Tensor y;              // (n, d)
+  Tensor y;              // (n, d), T or Accum<T>
   int64_t m;
   int64_t block_rows;  // of y, for one block
   bool accumulate;
@@ -109,7 +109,7 @@ __device__ __forceinline__ void scatter_sort(int n, int rows, ScatterRoom& room)
 }
 
 // Adds the sorted list to rows row0 on; a warp takes 32 packs of one row at a time.
-template <class T, int V>
+template <class T, class Y, int V>
 __device__ __forceinline__ void scatter_add_list(const ScatterArgs& a, int64_t row0, int rows,
                                                  int64_t col0, ScatterRoom& room) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -118,9 +118,9 @@ __device__ __forceinline__ void scatter_add_list(const ScatterArgs& a, int64_t r
     const int begin = room.first[row], end = room.first[row + 1];
     const int64_t c = col0 + (int64_t(segment) * kWarp + lane) * V;
     if (begin == end || c >= a.y.cols()) continue;
-    T* y = a.y.row<T>(row0 + row) + c;
-    Pack<T, V> sum = {};
-    if (a.accumulate || room.written[row]) sum = load<T, V>(y);
+    Y* y = a.y.row<Y>(row0 + row) + c;
+    Pack<Accum<T>, V> sum = {};
+    if (a.accumulate || room.written[row]) sum = load_accum<Y, V>(y);
     int i = begin;
     for (; i + 4 <= end; i += 4) {  // four loads under way
       Pack<T, V> p[4];
@@ -129,14 +129,14 @@ __device__ __forceinline__ void scatter_add_list(const ScatterArgs& a, int64_t r
 #pragma unroll
       for (int k = 0; k < 4; ++k)
 #pragma unroll
-        for (int j = 0; j < V; ++j) sum[j] += p[k][j];
+        for (int j = 0; j < V; ++j) sum[j] += wide(p[k][j]);
     }
     for (; i < end; ++i) {
       const Pack<T, V> p = load<T, V>(a.x, room.sorted[i], c);
 #pragma unroll
-      for (int j = 0; j < V; ++j) sum[j] += p[j];
+      for (int j = 0; j < V; ++j) sum[j] += wide(p[j]);
     }
-    store(y, sum);
+    store(y, narrow<Y>(sum));
   }
   __syncthreads();
   for (int r = threadIdx.x; r < rows; r += kThreads)
@@ -144,7 +144,7 @@ __device__ __forceinline__ void scatter_add_list(const ScatterArgs& a, int64_t r
   __syncthreads();
 }
 
-template <class T, int V>
+template <class T, class Y, int V>
 __global__ void __launch_bounds__(kThreads, 4) scatter_rows_kernel(ScatterArgs a) {
   __shared__ ScatterRoom room;
   constexpr int kSlice = kScatterSegments * kWarp * V;
@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kThreads, 4) scatter_rows_kernel(ScatterArgs a
       if (held == 0 || (held <= kScatterRoom - kScatterScan && begin + kScatterScan < a.m))
         continue;
       scatter_sort(held, rows, room);
-      scatter_add_list<T, V>(a, row0, rows, col0, room);
+      scatter_add_list<T, Y, V>(a, row0, rows, col0, room);
       held = 0;
     }
     __syncthreads();
@@ -170,14 +170,14 @@ __global__ void __launch_bounds__(kThreads, 4) scatter_rows_kernel(ScatterArgs a
       for (int r = warp; r < rows; r += kThreads / kWarp) {
         if (room.written[r]) continue;
         for (int64_t c = col0 + lane * V; c < d && c < col0 + kSlice; c += kWarp * V)
-          store(a.y, row0 + r, c, Pack<T, V>{});
+          store(a.y, row0 + r, c, Pack<Y, V>{});
       }
     }
     __syncthreads();
   }
 }
 
-template <class T, int V>
+template <class T, class Y, int V>
 void run_scatter(const char* op, ScatterArgs a, Stream stream) {
   constexpr int kSlice = kScatterSegments * kWarp * V;
   const int64_t slices = (a.y.cols() + kSlice - 1) / kSlice;
@@ -186,20 +186,30 @@ void run_scatter(const char* op, ScatterArgs a, Stream stream) {
   if (a.block_rows < 1) a.block_rows = 1;
   if (a.block_rows > kScatterRows) a.block_rows = kScatterRows;
   const int64_t units = (a.y.rows() + a.block_rows - 1) / a.block_rows * slices;
-  scatter_rows_kernel<T, V><<<blocks_for(units, 1), kThreads, 0, stream_of(stream)>>>(a);
+  scatter_rows_kernel<T, Y, V><<<blocks_for(units, 1), kThreads, 0, stream_of(stream)>>>(a);
   check_launch(op);
 }
 
-// x: (m, d), index: (m,) i32, y: (n, d)
+template <class T, class Y>
+void scatter_to(const char* op, const ScatterArgs& a, Stream stream) {
+  if (a.y.cols() % kPack<T> == 0 && wide_rows<T>(a.x) && wide_rows<T>(a.y))
+    run_scatter<T, Y, kPack<T>>(op, a, stream);
+  else
+    run_scatter<T, Y, 1>(op, a, stream);
+}
+
+// x: (m, d), index: (m,) i32, y: (n, d) of T or Accum<T>
 template <class T>
 void scatter_rows(const char* op, const Tensor& x, const Tensor& index, const Tensor& y,
                   bool accumulate, Stream stream) {
   if (y.numel() == 0) return;
+  expect_read<T>(op, {&x});
+  expect_either<T>(op, {&y});
   const ScatterArgs a{x, index.ptr<int32_t>(), y, index.numel(), 1, accumulate};
-  if (y.cols() % kPack<T> == 0 && wide_rows<T>(x) && wide_rows<T>(y))
-    run_scatter<T, kPack<T>>(op, a, stream);
+  if (y.dtype == dtype_of<T>())
+    scatter_to<T, T>(op, a, stream);
   else
-    run_scatter<T, 1>(op, a, stream);
+    scatter_to<T, Accum<T>>(op, a, stream);
 }
 
 }  // namespace

@@ -5,14 +5,11 @@
 using namespace strata;
 
 TEST_CASE("every operation open to authors has a page with signature, state, gradient, example") {
-  for (const char* name : {"linear",      "matmul",         "add",
-                           "scale",       "activation",     "gated",
-                           "rms_norm",    "gated_rms_norm", "layer_norm",
-                           "softmax",     "split",          "concat",
-                           "reshape",     "rope",           "causal_conv1d",
-                           "attend",      "decay_scan",     "decay_scan_outer",
-                           "gather",      "scatter_add",    "embedding",
-                           "lm_head_loss"}) {
+  for (const char* name :
+       {"linear",   "matmul",         "add",           "scale",   "activation",  "gated",
+        "rms_norm", "gated_rms_norm", "layer_norm",    "softmax", "split",       "concat",
+        "reshape",  "rope",           "causal_conv1d", "attend",  "decay_scan",  "decay_scan_outer",
+        "gather",   "scatter_add",    "embedding",     "cast",    "lm_head_loss"}) {
     INFO(name);
     const OpHelp op = op_page(name);
     CHECK(op.page.find("(Context&") != std::string::npos);
