@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include "core/ops/arithmetic.h"
+#include "layers/mamba2/ssd_backward_layout.h"
 #include "layers/mamba2/ssd_layout_cuda.h"
 
 namespace strata::mamba2 {
@@ -51,6 +52,7 @@ GradTarget target(Context& cx, Tensor x) { return x ? cx.grad_target(x) : GradTa
 
 int64_t ssd_workspace_bytes(const SsdScanArgs& args, bool backward) {
   if (args.x.device.kind == DeviceKind::cuda) {
+    if (args.x.dtype == DType::bf16 && backward) return SsdBackwardWorkspace(args, nullptr).bytes;
     if (args.x.dtype == DType::f64) return SsdCudaWorkspace<double>(args, backward, nullptr).bytes;
     return SsdCudaWorkspace<float>(args, backward, nullptr).bytes;
   }
