@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/kernels/decay_tile.cuh"
-#include "layers/mamba2/ssd_layout_cuda.h"
+#include "layers/mamba2/ssd_coefficients_cuda.cuh"
 
 namespace strata::mamba2 {
 namespace {
@@ -60,29 +60,6 @@ struct Place {
     row0 = batch * k.s.seq_len + chunk * kQ;
     const int64_t left = k.s.seq_len - chunk * kQ;
     tokens = left < kQ ? int(left) : kQ;
-  }
-};
-
-// Step size and decay of one token of head h.
-template <class T>
-struct Step {
-  T dt, a, slope, open;  // slope: da/d(dt); open: d(dt)/d(dt_raw)
-
-  __device__ __forceinline__ Step(const SsdScanArgs& args, int64_t b, int64_t t, int64_t h) {
-    const int64_t row = b * args.x.shape[1] + t;
-    const T low = T(args.options.dt_min), high = T(args.options.dt_max);
-    const T bias = args.dt_bias ? args.dt_bias.ptr<T>()[h] : T(0);
-    const T rate = exp_of(args.a_log.ptr<T>()[h]);
-    const T raw = args.dt.row<T>(row)[h] + bias;
-    const T soft = (raw > T(0) ? raw : T(0)) + log1p_of(exp_of(raw > T(0) ? -raw : raw));
-    open = soft >= low && soft <= high ? sigmoid_of(raw) : T(0);
-    dt = soft < low ? low : soft > high ? high : soft;
-    const T decay = (args.options.neg_eig ? T(2) : T(1)) * exp_of(-rate * dt);
-    a = decay - (args.options.neg_eig ? T(1) : T(0));
-    slope = -rate * decay;
-    if (!args.seq_idx || t == 0) return;
-    const int32_t* id = args.seq_idx.ptr<int32_t>() + row;
-    if (id[0] != id[-1]) a = slope = T(0);
   }
 };
 

@@ -53,6 +53,7 @@ GradTarget target(Context& cx, Tensor x) { return x ? cx.grad_target(x) : GradTa
 int64_t ssd_workspace_bytes(const SsdScanArgs& args, bool backward) {
   if (args.x.device.kind == DeviceKind::cuda) {
     if (args.x.dtype == DType::bf16 && backward) return SsdBackwardWorkspace(args, nullptr).bytes;
+    if (!backward && size_of(args.x.dtype) == 2) return SsdMmaWorkspace::most_bytes(args);
     if (args.x.dtype == DType::f64) return SsdCudaWorkspace<double>(args, backward, nullptr).bytes;
     return SsdCudaWorkspace<float>(args, backward, nullptr).bytes;
   }
