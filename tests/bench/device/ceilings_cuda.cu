@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/contract/error.h"
+#include "core/kernels/library_cuda.h"
 
 namespace strata::bench {
 namespace {
@@ -24,6 +25,31 @@ void check(cublasStatus_t status) {
     throw Error("the ceilings: cuBLASLt fails with status " + std::to_string(int(status)),
                 ErrorKind::resource);
 }
+
+// The functions of cuBLASLt that are used here, found at run time as the kernels' libraries are.
+struct CublasLt {
+  static constexpr const char* kLibrary = "libcublasLt.so.13";
+  template <class F>
+  static F* function(const char* name) {
+    return reinterpret_cast<F*>(cuda_symbol(open_cuda_library(kLibrary), name, kLibrary));
+  }
+  decltype(&cublasLtCreate) create = function<decltype(cublasLtCreate)>("cublasLtCreate");
+  decltype(&cublasLtDestroy) destroy = function<decltype(cublasLtDestroy)>("cublasLtDestroy");
+  decltype(&cublasLtMatmulDescCreate) product =
+      function<decltype(cublasLtMatmulDescCreate)>("cublasLtMatmulDescCreate");
+  decltype(&cublasLtMatmulDescSetAttribute) set_product =
+      function<decltype(cublasLtMatmulDescSetAttribute)>("cublasLtMatmulDescSetAttribute");
+  decltype(&cublasLtMatrixLayoutCreate) layout =
+      function<decltype(cublasLtMatrixLayoutCreate)>("cublasLtMatrixLayoutCreate");
+  decltype(&cublasLtMatmulPreferenceCreate) preference =
+      function<decltype(cublasLtMatmulPreferenceCreate)>("cublasLtMatmulPreferenceCreate");
+  decltype(&cublasLtMatmulPreferenceSetAttribute) set_preference =
+      function<decltype(cublasLtMatmulPreferenceSetAttribute)>(
+          "cublasLtMatmulPreferenceSetAttribute");
+  decltype(&cublasLtMatmulAlgoGetHeuristic) algorithms =
+      function<decltype(cublasLtMatmulAlgoGetHeuristic)>("cublasLtMatmulAlgoGetHeuristic");
+  decltype(&cublasLtMatmul) matmul = function<decltype(cublasLtMatmul)>("cublasLtMatmul");
+};
 
 struct DeviceBytes {
   explicit DeviceBytes(size_t bytes) { check(cudaMalloc(&data, bytes)); }
@@ -104,37 +130,34 @@ double flops_per_second(cudaStream_t stream) {
   for (const DeviceBytes* m : {&a, &b})
     fill_kernel<<<4096, 256, 0, stream>>>(static_cast<uint32_t*>(m->data), size_t(n * n / 2));
   check(cudaGetLastError());
-  cublasLtHandle_t lt;
+  const CublasLt lt;
+  cublasLtHandle_t handle;
   cublasLtMatmulDesc_t product;
   cublasLtMatrixLayout_t square;
   cublasLtMatmulPreference_t preference;
-  check(cublasLtCreate(&lt));
-  check(cublasLtMatmulDescCreate(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  check(lt.create(&handle));
+  check(lt.product(&product, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   const cublasOperation_t transposed = CUBLAS_OP_T;
-  check(cublasLtMatmulDescSetAttribute(product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                       sizeof transposed));
-  check(cublasLtMatrixLayoutCreate(&square, CUDA_R_16BF, n, n, n));
-  check(cublasLtMatmulPreferenceCreate(&preference));
-  check(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                             &kWorkspace, sizeof kWorkspace));
+  check(lt.set_product(product, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed));
+  check(lt.layout(&square, CUDA_R_16BF, n, n, n));
+  check(lt.preference(&preference));
+  check(lt.set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace,
+                          sizeof kWorkspace));
   cublasLtMatmulHeuristicResult_t found[8];
   int count = 0;
-  check(cublasLtMatmulAlgoGetHeuristic(lt, product, square, square, square, square, preference, 8,
-                                       found, &count));
+  check(
+      lt.algorithms(handle, product, square, square, square, square, preference, 8, found, &count));
   double best = 0;
   const float one = 1, zero = 0;
   for (int i = 0; i < count; ++i) {
     if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
     const double seconds = median_of(stream, 9, [&] {
-      check(cublasLtMatmul(lt, product, &one, a.data, square, b.data, square, &zero, c.data, square,
-                           c.data, square, &found[i].algo, workspace.data, kWorkspace, stream));
+      check(lt.matmul(handle, product, &one, a.data, square, b.data, square, &zero, c.data, square,
+                      c.data, square, &found[i].algo, workspace.data, kWorkspace, stream));
     });
     best = std::max(best, 2.0 * double(n) * double(n) * double(n) / seconds);
   }
-  cublasLtMatmulPreferenceDestroy(preference);
-  cublasLtMatrixLayoutDestroy(square);
-  cublasLtMatmulDescDestroy(product);
-  cublasLtDestroy(lt);
+  lt.destroy(handle);
   return best;
 }
 
