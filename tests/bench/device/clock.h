@@ -26,7 +26,7 @@ class Clock {
   virtual Ceilings ceilings() = 0;
   // Median seconds of one repeat, after a warm-up.
   virtual double seconds(const Runs& runs) = 0;
-  // Uniform numbers in [low, high), rounded down in integer tensors; the same for the same seed.
+  // Uniform numbers in [low, high), rounded to the tensor's dtype; the same for the same seed.
   virtual void randomize(const Tensor& t, double low, double high, uint64_t seed) = 0;
 };
 

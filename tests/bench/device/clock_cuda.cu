@@ -117,8 +117,6 @@ class CudaClock final : public Clock {
       randomize_as<f16>(t, low, high, seed);
     else if (t.dtype == DType::f32)
       randomize_as<float>(t, low, high, seed);
-    else if (t.dtype == DType::i32)
-      randomize_as<int32_t>(t, low, high, seed);
     else
       throw Error(std::string("random numbers of ") + name_of(t.dtype) + " on CUDA");
   }
