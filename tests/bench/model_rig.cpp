@@ -56,9 +56,11 @@ Training::Training(Config config, LayerFactory& factory, int64_t batch, int64_t 
 void Training::step() {
   const Tensor ids = view_of(tokens.data(), {batch, seq_len}, DType::i32);
   model->params().zero_grads();
-  model->train({ids, ids, {}}, 1.0 / double(batch * seq_len), 0);
-  const double norm = optimizer->grad_norm(model->context());
-  optimizer->step(model->context(), 1e-4, clip_factor(norm, 1));
+  model->start_training({ids, ids, {}}, 1.0 / double(batch * seq_len), 0);
+  optimizer->begin(1e-4, 1);
+  optimizer->update(model->context(), model->training_loss());
+  model->finish_training();
+  optimizer->finish();
 }
 
 }  // namespace strata::bench

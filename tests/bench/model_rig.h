@@ -21,7 +21,7 @@ int64_t matmul_numbers(Model& model);
 // fixed state read and written.
 double sequence_bytes(const Model& model, int64_t context);
 
-// Whole training steps on rows of tokens: gradients from zero, their norm, clipping, AdamW.
+// Whole training steps on rows of tokens, as the trainer takes them.
 struct Training {
   // `fill` gives the parameters their values. Throws Error when the device cannot hold the plan.
   Training(Config config, LayerFactory& factory, int64_t batch, int64_t seq_len,

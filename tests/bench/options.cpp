@@ -21,6 +21,7 @@ std::string usage(const std::vector<std::string>& groups) {
   --dtype NAME       bf16 (default), f16 or f32
   --recompute LIST   train.recompute of the training rows: block, or symbols as in M,-
   --chunk N          tokens of one call of a prefill (default 8192)
+  --portable         the kernels that every card has, where this card has better ones
 )";
 }
 
@@ -51,8 +52,9 @@ static int64_t size_given(const std::string& option, const std::string& value) {
 
 BenchOptions parse_options(const std::vector<std::string>& arguments,
                            const std::vector<std::string>& groups) {
-  const std::vector<std::string> known{"--device", "--only",      "--list",  "--json", "--peers",
-                                       "--dtype",  "--recompute", "--chunk", "--help"};
+  const std::vector<std::string> known{"--device",   "--only",  "--list",      "--json",
+                                       "--peers",    "--dtype", "--recompute", "--chunk",
+                                       "--portable", "--help"};
   BenchOptions options;
   DeviceOptions device;
   bool has_device = false;
@@ -68,8 +70,8 @@ BenchOptions parse_options(const std::vector<std::string>& arguments,
     } else if (std::find(known.begin(), known.end(), word) == known.end()) {
       const std::string near = nearest(word, known);
       throw Error("there is no option " + word + (near.empty() ? "" : "; the nearest is " + near));
-    } else if (word == "--list") {
-      device.list = true;
+    } else if (word == "--list" || word == "--portable") {
+      (word == "--list" ? device.list : device.portable) = true;
       for_device = word;
     } else {
       if (i + 1 == arguments.size()) throw Error(word + " needs a value");

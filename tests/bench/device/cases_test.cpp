@@ -134,7 +134,7 @@ TEST_CASE("bench: the command line") {
   CHECK_FALSE(cpu.device);
   const BenchOptions cuda =
       parse_options({"--device", "cuda", "--only", "^ssd", "--json", "a.json", "--peers", "b.json",
-                     "--peers", "c.json", "--recompute", "M,-", "--chunk", "4096"},
+                     "--peers", "c.json", "--recompute", "M,-", "--chunk", "4096", "--portable"},
                     groups);
   REQUIRE(cuda.device);
   CHECK(cuda.device->device.kind == DeviceKind::cuda);
@@ -142,6 +142,7 @@ TEST_CASE("bench: the command line") {
   CHECK(cuda.device->peers == std::vector<std::string>{"b.json", "c.json"});
   CHECK(cuda.device->recompute == std::vector<std::string>{"M", "-"});
   CHECK(cuda.device->prefill_chunk == 4096);
+  CHECK(cuda.device->portable);
   const auto refusal = [&](std::vector<std::string> words) {
     return error_text([&] { parse_options(words, groups); });
   };

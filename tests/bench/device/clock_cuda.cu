@@ -48,37 +48,6 @@ struct Stopwatch {
   cudaEvent_t begin = nullptr, end = nullptr;
 };
 
-// What `body` starts on the stream, recorded instead of run.
-class Graph {
- public:
-  Graph(cudaStream_t stream, const std::function<void()>& body) : stream_(stream) {
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capture");
-    cudaGraph_t graph = nullptr;
-    try {
-      body();
-    } catch (...) {
-      cudaStreamEndCapture(stream, &graph);
-      if (graph) cudaGraphDestroy(graph);
-      (void)cudaGetLastError();
-      throw;
-    }
-    check(cudaStreamEndCapture(stream, &graph), "capture");
-    const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
-    cudaGraphDestroy(graph);
-    check(status, "a graph");
-  }
-  ~Graph() {
-    if (executable_) cudaGraphExecDestroy(executable_);
-  }
-  Graph(const Graph&) = delete;
-  Graph& operator=(const Graph&) = delete;
-  void launch() const { check(cudaGraphLaunch(executable_, stream_), "a graph"); }
-
- private:
-  cudaStream_t stream_;
-  cudaGraphExec_t executable_ = nullptr;
-};
-
 class CudaClock final : public Clock {
  public:
   explicit CudaClock(Device device)
@@ -104,8 +73,8 @@ class CudaClock final : public Clock {
     }
     runs.prepare();
     driver_.wait();
-    const Graph graph(stream_, runs.body);
-    const auto once = [&] { return watch.seconds([&] { graph.launch(); }); };
+    const auto graph = driver_.record(runs.body);
+    const auto once = [&] { return watch.seconds([&] { graph->launch(); }); };
     warm(once);
     return median_seconds(once) / runs.repeats;
   }

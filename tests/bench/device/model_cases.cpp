@@ -131,15 +131,15 @@ Sample prefill(Env& env, const Config& config, int64_t prompt) {
   return sample;
 }
 
-// One more token for each of `batch` sequences. Their keys and values are random numbers instead of
-// a prompt's.
+// One more token for each of `batch` sequences of up to `context` tokens. Their keys and values are
+// random numbers instead of a prompt's.
 Sample decode(Env& env, const Config& config, int64_t batch, int64_t context) {
-  constexpr int64_t kSteps = 512;  // room for the steps of a measurement
-  const int64_t tokens = batch * (context + kSteps);
+  constexpr int64_t kSteps = kPageTokens;  // more than a measurement takes; all on one page
+  const int64_t tokens = batch * context;
   Inference run(env, config, batch, 1, {.sequences = batch, .tokens = tokens});
   std::vector<int> ids(static_cast<size_t>(batch), 0);
   for (int& id : ids) id = run.cache->open();
-  const CacheBatch& held = run.cache->begin(ids, context - 1);
+  const CacheBatch& held = run.cache->begin(ids, context - kSteps);
   for (size_t g = 0; g < held.groups.size(); ++g) {
     const int64_t numbers = run.cache->layout().groups[g].page_bytes *
                             ((tokens + kPageTokens - 1) / kPageTokens) /

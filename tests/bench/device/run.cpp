@@ -4,6 +4,7 @@
 #include <regex>
 
 #include "core/io/file.h"
+#include "core/kernels/cuda_path.h"
 #include "tests/bench/device/table.h"
 
 namespace strata::bench {
@@ -41,6 +42,7 @@ int run_device(const DeviceOptions& options) {
   }
   Peers peers;
   for (const std::string& file : options.peers) add_peers(peers, read_json(file), file);
+  if (options.portable) set_cuda_path(CudaPath::portable);
   Registry registry;
   registry.use_device(options.device);
   const std::unique_ptr<Clock> clock = open_clock(options.device);

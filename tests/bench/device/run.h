@@ -16,7 +16,8 @@ struct DeviceOptions {
   std::vector<std::string> peers;  // files of times to compare with
   std::vector<std::string> recompute;
   int64_t prefill_chunk = 8192;
-  bool list = false;  // names of the rows, nothing else
+  bool portable = false;  // kernels that every card has (core/kernels/cuda_path.h)
+  bool list = false;      // names of the rows, nothing else
 };
 
 // Prints the table. Returns the process's exit code: 1 when a row could not be measured.
