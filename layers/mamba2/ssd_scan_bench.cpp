@@ -7,6 +7,7 @@
 #include "layers/mamba2/ssd_scan.h"
 #include "plugins/host/registry.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/device/work.h"
 
 namespace strata::bench {
 
@@ -48,11 +49,9 @@ std::vector<Row> ssd_rows() {
     const auto t = medians({[&] { scan(cx, DType::f32, a); }, [&] { step(cx, DType::f32, a); },
                             [&] { scan_backward(cx, DType::f32, b); }, matmul_probe()},
                            9);
-    // Per chunk of Q tokens: C B^T once per group and its product with x per head, both causal
-    // halves; the states and their reading, in full.
-    const double q = double(a.options.chunk_size), chunks = double(kTokens) / q;
-    const double flops = chunks * (q * q * kState * double(groups) + q * q * kHeadDim * kHeads +
-                                   4 * q * kState * kHeadDim * kHeads);
+    const double flops =
+        scan_forward_work({1, kTokens, kHeads, kHeadDim, groups, kState, a.options.chunk_size}, 4)
+            .flops;
     const double rate = kProbeFlops / t[3];
     const std::string shape = "1 x 4096, 32 x 64, G " + std::to_string(groups);
     rows.push_back({"ssd_scan forward", shape, flops / t[0] / 1e9, rate / 1e9, "GFLOP/s",

@@ -3,6 +3,7 @@
 #include "core/ops/attend.h"
 #include "core/tensor/memory.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/device/work.h"
 
 namespace strata::bench {
 
@@ -35,7 +36,8 @@ std::vector<Row> attention_rows() {
     memory.scratch.release(scratch);
   };
   const auto t = medians({forward, both, matmul_probe()}, 9);
-  const double flops = 2.0 * 2.0 * kTokens * kTokens / 2 * kWidth, rate = kProbeFlops / t[2];
+  const AttentionShape shape{1, kTokens, kHeads, kHeads, kHeadDim};
+  const double flops = attention_forward_work(shape, 4).flops, rate = kProbeFlops / t[2];
   const double backward = t[1] - t[0];
   return {{"attention forward", "1 x 4096, 16 x 64", flops / t[0] / 1e9, rate / 1e9, "GFLOP/s",
            "matmul rate", flops / t[0] / rate, 0.5},

@@ -1,18 +1,13 @@
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <cstring>
-#include <dnnl.hpp>
 #include <map>
 
 #include "core/contract/error.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/device/clock.h"
+#include "tests/bench/options.h"
 
 namespace strata::bench {
-
-static double seconds_now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 std::vector<double> medians(const std::vector<std::function<void()>>& functions, int rounds) {
   std::vector<int> repeats;
@@ -42,18 +37,15 @@ static int run(int argc, char** argv) {
   const std::map<std::string, std::vector<Row> (*)()> groups = {
       {"linear", linear_rows},  {"attention", attention_rows}, {"ssd", ssd_rows},
       {"train", training_rows}, {"decode", decode_rows},       {"threads", thread_rows}};
-  std::vector<std::string> chosen;
-  for (int i = 1; i < argc; ++i) {
-    if (!groups.count(argv[i])) {
-      std::printf("usage: strata_bench [GROUP...]   groups:");
-      for (const auto& [name, rows] : groups) std::printf(" %s", name.c_str());
-      std::printf("\n");
-      return std::strcmp(argv[i], "--help") == 0 ? 0 : 2;
-    }
-    chosen.push_back(argv[i]);
+  std::vector<std::string> names;
+  for (const auto& [name, rows] : groups) names.push_back(name);
+  const BenchOptions options = parse_options({argv + 1, argv + argc}, names);
+  if (options.help) {
+    std::printf("%s", usage(names).c_str());
+    return 0;
   }
-  if (chosen.empty())
-    for (const auto& [name, rows] : groups) chosen.push_back(name);
+  if (options.device) return run_device(*options.device);
+  const std::vector<std::string>& chosen = options.groups.empty() ? names : options.groups;
   std::printf("%-34s %-26s %12s %12s  %-22s %6s %6s\n", "what", "shape", "measured", "reference",
               "reference is", "ratio", "bar");
   for (const std::string& name : chosen)

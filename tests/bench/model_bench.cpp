@@ -3,73 +3,34 @@
 #include <cstring>
 #include <numeric>
 
-#include "core/model/model.h"
-#include "core/train/adamw.h"
 #include "plugins/host/registry.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/model_rig.h"
 
 namespace strata::bench {
 
-namespace {
-
-// Forward flops of one token: matmuls, scan (chunks of Q) and attention (causal half).
-double flops_per_token(const Model& model, int64_t seq_len) {
-  double flops = 0;
-  for (const NamedParam& p : const_cast<Model&>(model).params().all())
-    if (p.slot->shape.rank == 2 && p.name != "embed.weight")
-      flops += 2.0 * double(p.slot->shape.numel());
-  const ModelConfig& m = model.config().model;
-  for (const BlockSpec& block : model.expansion().blocks) {
-    const double d = double(m.d_model);
-    if (block.symbol == "*") flops += 2.0 * double(seq_len) * d;
-    // d_inner 2 d, d_state 128, chunk 128: C B^T shared by the group, its product with x, the
-    // states
-    if (block.symbol == "M") flops += 128 * 128 + 128 * 2 * d + 4 * 128 * 2 * d;
-  }
-  return flops;
+// A step of a small vocabulary, in float32 on the CPU.
+static Training training(const std::string& pattern, int64_t d_model, int64_t batch,
+                         int64_t seq_len, LayerFactory& factory) {
+  Config c;
+  c.model.pattern = pattern;
+  c.model.d_model = d_model;
+  c.model.vocab_size = 256;
+  return Training(c, factory, batch, seq_len, [](Model& m) { m.initialize(1); });
 }
 
-struct TrainCase {
-  TrainCase(const std::string& pattern, int64_t d_model, int64_t batch, int64_t seq_len)
-      : batch(batch), seq_len(seq_len) {
-    Config c;
-    c.model.pattern = pattern;
-    c.model.d_model = d_model;
-    c.model.vocab_size = 256;
-    model = std::make_unique<Model>(c, registry);
-    model->allocate(model->plan({batch, seq_len, false, true}), true);
-    model->initialize(1);
-    optimizer = std::make_unique<AdamW>(model->params(), AdamWConfig{});
-    tokens.resize(size_t(batch * seq_len));
-    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = int32_t(i * 31 % 256);
-  }
-  void step() {
-    const Tensor ids = view_of(tokens.data(), {batch, seq_len}, DType::i32);
-    model->params().zero_grads();
-    model->train({ids, ids, {}}, 1.0 / double(batch * seq_len), 0);
-    const double norm = optimizer->grad_norm(model->context());
-    optimizer->step(model->context(), 1e-4, clip_factor(norm, 1));
-  }
-  int64_t batch, seq_len;
-  Registry registry;
-  std::unique_ptr<Model> model;
-  std::unique_ptr<AdamW> optimizer;
-  std::vector<int32_t> tokens;
-};
-
-}  // namespace
-
 std::vector<Row> training_rows() {
+  Registry registry;
   std::vector<Row> rows;
   {
-    TrainCase big("(M-M*-)^2", 512, 4, 1024);
+    Training big = training("(M-M*-)^2", 512, 4, 1024, registry);
     const auto t = medians({[&] { big.step(); }, matmul_probe()}, 5);
     const double rate = kProbeFlops / t[1];
     const double flops = 3 * flops_per_token(*big.model, 1024) * 4 * 1024;
     rows.push_back({"training step (M-M*-)^2", "d_model 512, 4 x 1024", flops / t[0] / 1e9,
                     rate / 1e9, "GFLOP/s", "matmul rate", flops / t[0] / rate, 0.55});
   }
-  TrainCase small("(M-M*-)^2", 64, 64, 64);
+  Training small = training("(M-M*-)^2", 64, 64, 64, registry);
   small.step();
   Profile profile;
   small.model->context().set_profile(&profile);
