@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/model/stack_options.h"
+#include "core/ops/add_rms_norm.h"
 #include "core/ops/arithmetic.h"
 #include "core/ops/linear.h"
 #include "core/ops/residual_add.h"
@@ -25,6 +26,14 @@ HostNorm declare_norm(ParamStore& params, const std::string& prefix, const std::
                 "'; known are rmsnorm, rmsnorm_1p, layernorm and layernorm_1p");
   }
   return norm;
+}
+
+// y joins h, and the norm of the sum goes to n: in one pass where the norm has no mean to take
+// away.
+static void add_and_norm(Context& cx, const HostNorm& norm, Tensor h, Tensor y, Tensor n,
+                         double scale) {
+  add_rms_norm_into(cx, h, y, norm.weight, n,
+                    {.eps = norm.eps, .weight_plus_one = norm.kind.ends_with("_1p")}, scale);
 }
 
 Tensor apply_norm(Context& cx, const HostNorm& norm, Tensor x) {
@@ -238,12 +247,14 @@ static Tensor outlive(Context& cx, Tensor value) {
   return value;
 }
 
-Flow Stack::run(Context& cx, CallState& call, const StackBlock& block, Flow in) const {
+Flow Stack::run(Context& cx, CallState& call, const StackBlock& block, Flow in,
+                const HostNorm* next_norm, Tensor normed) const {
   cx.set_place(block.place);
   call.stage = block.stage;
-  Tensor x = block_input(cx, call, block, in);
-  if (block.norm.weight) x = apply_norm(cx, block.norm, x);
+  Tensor x = in.normed ? in.normed : block_input(cx, call, block, in);
+  if (block.norm.weight && !in.normed) x = apply_norm(cx, block.norm, x);
   if (block.wiring.in_scale != 1) x = scale(cx, x, block.wiring.in_scale);
+  const int published = call.publications;
   Tensor y = mix(cx, call, block, x);
   cx.set_place(block.place);
   if (block.wiring.out_scale != 1) y = scale(cx, y, block.wiring.out_scale);
@@ -257,7 +268,17 @@ Flow Stack::run(Context& cx, CallState& call, const StackBlock& block, Flow in) 
       break;
   }
   if (!block.wiring.add) return {y, {}, {}};
+  if (next_norm && call.publications == published) {  // a published input must stay
+    add_and_norm(cx, *next_norm, in.h, y, normed, config_.model.residual_multiplier);
+    return {in.h, {}, {}, normed};
+  }
   return {residual_add(cx, in.h, y, config_.model.residual_multiplier), {}, {}};
+}
+
+// Whether nothing stands between the sum of one block and the RMS norm of the next.
+static bool joins(const StackBlock& block, const StackBlock& next) {
+  return block.wiring.add && block.wiring.to == Wiring::To::h && next.wiring.in == "h" &&
+         next.norm.weight && next.norm.kind.starts_with("rmsnorm");
 }
 
 Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record,
@@ -265,6 +286,8 @@ Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record
   const bool recording = record && cx.recording();
   Arena& activations = cx.memory().activations;
   Flow flow{h, {}, {}};
+  // Without a tape, one pass adds a block's output to the stream and takes the next block's norm.
+  const Tensor normed = cx.recording() || after ? Tensor{} : cx.alloc(h.shape, h.dtype);
   for (const StackBlock& block : blocks_) {
     const Flow in = flow;
     const size_t tape_begin = cx.tape_size();
@@ -284,14 +307,16 @@ Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record
         residual_add_into(cx, out, {}, in.h);
         stream = out;
       }
-      Flow now = run(cx, call, block, {stream, in.chain, in.pending});
+      const StackBlock* next = &block == &blocks_.back() ? nullptr : &block + 1;
+      const HostNorm* joint = normed && next && joins(block, *next) ? &next->norm : nullptr;
+      Flow now = run(cx, call, block, {stream, in.chain, in.pending, in.normed}, joint, normed);
       if (!block.wiring.add && !hands_on) residual_add_into(cx, out, {}, now.h);
       now.h = out;
       if (!hands_on && call.publications == published) activations.release(mark);
       cx.set_recording(recording);
       call.recomputes = false;
       if (recording) cx.drop_notes(notes);  // they come again with the block's backward
-      flow = {recording ? cx.track(now.h) : now.h, now.chain, now.pending};
+      flow = {recording ? cx.track(now.h) : now.h, now.chain, now.pending, now.normed};
     }
     if (recording) record->blocks.push_back({tape_begin, in, flow});
     if (after) after(size_t(&block - blocks_.data()), flow.h);

@@ -48,6 +48,7 @@ struct StackBlock {
 struct Flow {
   Tensor h;  // (batch, seq_len, d_model)
   Tensor chain, pending;
+  Tensor normed;  // the next block's norm of h, where it is known already
 };
 
 // What the backward of one recorded walk needs.
@@ -86,7 +87,10 @@ class STRATA_API Stack {
   // d_in: the width of the input; 0: what the wiring says.
   StackBlock build(const BlockSpec& spec, const std::string& prefix, const std::string& place,
                    bool with_norm, int64_t d_in = 0);
-  Flow run(Context& cx, CallState& call, const StackBlock& block, Flow in) const;
+  // With `next_norm`, unrecorded, the norm of the new stream is left in `normed`, which may be
+  // where the block's own input lies.
+  Flow run(Context& cx, CallState& call, const StackBlock& block, Flow in,
+           const HostNorm* next_norm = nullptr, Tensor normed = {}) const;
   Tensor mix(Context& cx, CallState& call, const StackBlock& block, Tensor x) const;
   Tensor run_site(Context& cx, CallState& call, const Site& site, Tensor x) const;
 

@@ -8,11 +8,9 @@ namespace strata {
 static const Op<AddRmsNormArgs> add_rms_norm_op("add_rms_norm");
 static const Op<RmsNormBackwardArgs> rms_norm_backward_op("rms_norm_backward");
 
-AddedNorm add_rms_norm(Context& cx, Tensor h, Tensor y, Tensor weight,
-                       const RmsNormOptions& options, double scale) {
+static RmsNormOptions checked(Context& cx, Tensor h, Tensor y, Tensor weight, RmsNormOptions o) {
   const std::string at = std::string(cx.place()) + ": ";
   const int64_t d = h.cols();
-  RmsNormOptions o = options;
   if (o.group == 0) o.group = d;
   if (!(h.shape == y.shape))
     throw Error(at + "the block must return " + to_string(h.shape) +
@@ -23,6 +21,21 @@ AddedNorm add_rms_norm(Context& cx, Tensor h, Tensor y, Tensor weight,
   if (weight && weight.numel() != d)
     throw Error(at + "add_rms_norm: weight must be (" + std::to_string(d) + ",), got " +
                 to_string(weight.shape));
+  return o;
+}
+
+void add_rms_norm_into(Context& cx, Tensor h, Tensor y, Tensor weight, Tensor n,
+                       const RmsNormOptions& options, double scale) {
+  const RmsNormOptions o = checked(cx, h, y, weight, options);
+  ScratchScope scope(cx);
+  const Tensor inv = cx.scratch({h.rows(), h.cols() / o.group}, cx.accum_dtype());
+  add_rms_norm_op(cx, h.dtype, {h, y, weight, h, n, inv, scale, o});
+}
+
+AddedNorm add_rms_norm(Context& cx, Tensor h, Tensor y, Tensor weight,
+                       const RmsNormOptions& options, double scale) {
+  const RmsNormOptions o = checked(cx, h, y, weight, options);
+  const int64_t d = h.cols();
   const Tensor sum = cx.recording() ? cx.track(cx.alloc(h.shape, h.dtype)) : h;
   const Tensor n = cx.track(cx.alloc(h.shape, h.dtype));
   const Tensor inv = cx.alloc({h.rows(), d / o.group}, cx.accum_dtype());

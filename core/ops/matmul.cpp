@@ -27,7 +27,7 @@ static void product(Context& cx, Tensor a, Tensor b, Tensor c, bool ta, bool tb,
     a.shape = {1, a.rows(), a.cols()};
     c.shape = {1, c.rows(), c.cols()};
   }
-  matmul_op(cx, c.dtype, {a, b, c, ta, tb, accumulate, alpha});
+  matmul_op(cx, a.dtype, {a, b, c, ta, tb, accumulate, alpha});
 }
 
 Tensor matmul(Context& cx, Tensor a, Tensor b, const MatmulOptions& o) {
