@@ -28,11 +28,10 @@ HostNorm declare_norm(ParamStore& params, const std::string& prefix, const std::
   return norm;
 }
 
-// y joins h, and the norm of the sum goes to n: in one pass where the norm has no mean to take
-// away.
-static void add_and_norm(Context& cx, const HostNorm& norm, Tensor h, Tensor y, Tensor n,
-                         double scale) {
-  add_rms_norm_into(cx, h, y, norm.weight, n,
+// y joins h, and the norm of the sum is taken in the same pass.
+static void add_and_norm(Context& cx, const NextNorm& next, Tensor h, Tensor y, double scale) {
+  const HostNorm& norm = *next.norm;
+  add_rms_norm_into(cx, h, y, norm.weight, next.n, next.inv,
                     {.eps = norm.eps, .weight_plus_one = norm.kind.ends_with("_1p")}, scale);
 }
 
@@ -248,7 +247,7 @@ static Tensor outlive(Context& cx, Tensor value) {
 }
 
 Flow Stack::run(Context& cx, CallState& call, const StackBlock& block, Flow in,
-                const HostNorm* next_norm, Tensor normed) const {
+                const NextNorm& next) const {
   cx.set_place(block.place);
   call.stage = block.stage;
   Tensor x = in.normed ? in.normed : block_input(cx, call, block, in);
@@ -268,9 +267,9 @@ Flow Stack::run(Context& cx, CallState& call, const StackBlock& block, Flow in,
       break;
   }
   if (!block.wiring.add) return {y, {}, {}};
-  if (next_norm && call.publications == published) {  // a published input must stay
-    add_and_norm(cx, *next_norm, in.h, y, normed, config_.model.residual_multiplier);
-    return {in.h, {}, {}, normed};
+  if (next.norm && call.publications == published) {  // a published input must stay
+    add_and_norm(cx, next, in.h, y, config_.model.residual_multiplier);
+    return {in.h, {}, {}, next.n};
   }
   return {residual_add(cx, in.h, y, config_.model.residual_multiplier), {}, {}};
 }
@@ -287,7 +286,10 @@ Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record
   Arena& activations = cx.memory().activations;
   Flow flow{h, {}, {}};
   // Without a tape, one pass adds a block's output to the stream and takes the next block's norm.
-  const Tensor normed = cx.recording() || after ? Tensor{} : cx.alloc(h.shape, h.dtype);
+  const bool joining = !cx.recording() && !after;
+  NextNorm norm;
+  if (joining)
+    norm = {nullptr, cx.alloc(h.shape, h.dtype), cx.alloc({h.rows(), 1}, cx.accum_dtype())};
   for (const StackBlock& block : blocks_) {
     const Flow in = flow;
     const size_t tape_begin = cx.tape_size();
@@ -308,8 +310,8 @@ Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record
         stream = out;
       }
       const StackBlock* next = &block == &blocks_.back() ? nullptr : &block + 1;
-      const HostNorm* joint = normed && next && joins(block, *next) ? &next->norm : nullptr;
-      Flow now = run(cx, call, block, {stream, in.chain, in.pending, in.normed}, joint, normed);
+      norm.norm = joining && next && joins(block, *next) ? &next->norm : nullptr;
+      Flow now = run(cx, call, block, {stream, in.chain, in.pending, in.normed}, norm);
       if (!block.wiring.add && !hands_on) residual_add_into(cx, out, {}, now.h);
       now.h = out;
       if (!hands_on && call.publications == published) activations.release(mark);

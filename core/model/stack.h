@@ -51,6 +51,13 @@ struct Flow {
   Tensor normed;  // the next block's norm of h, where it is known already
 };
 
+// The norm that an unrecorded block takes of the stream together with its sum, and where it leaves
+// it: n may be where the block's own input lies.
+struct NextNorm {
+  const HostNorm* norm = nullptr;  // null: none
+  Tensor n, inv;
+};
+
 // What the backward of one recorded walk needs.
 struct WalkRecord {
   struct BlockRecord {
@@ -87,10 +94,8 @@ class STRATA_API Stack {
   // d_in: the width of the input; 0: what the wiring says.
   StackBlock build(const BlockSpec& spec, const std::string& prefix, const std::string& place,
                    bool with_norm, int64_t d_in = 0);
-  // With `next_norm`, unrecorded, the norm of the new stream is left in `normed`, which may be
-  // where the block's own input lies.
   Flow run(Context& cx, CallState& call, const StackBlock& block, Flow in,
-           const HostNorm* next_norm = nullptr, Tensor normed = {}) const;
+           const NextNorm& next = {}) const;
   Tensor mix(Context& cx, CallState& call, const StackBlock& block, Tensor x) const;
   Tensor run_site(Context& cx, CallState& call, const Site& site, Tensor x) const;
 

@@ -24,11 +24,9 @@ static RmsNormOptions checked(Context& cx, Tensor h, Tensor y, Tensor weight, Rm
   return o;
 }
 
-void add_rms_norm_into(Context& cx, Tensor h, Tensor y, Tensor weight, Tensor n,
+void add_rms_norm_into(Context& cx, Tensor h, Tensor y, Tensor weight, Tensor n, Tensor inv,
                        const RmsNormOptions& options, double scale) {
   const RmsNormOptions o = checked(cx, h, y, weight, options);
-  ScratchScope scope(cx);
-  const Tensor inv = cx.scratch({h.rows(), h.cols() / o.group}, cx.accum_dtype());
   add_rms_norm_op(cx, h.dtype, {h, y, weight, h, n, inv, scale, o});
 }
 

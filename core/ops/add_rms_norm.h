@@ -25,8 +25,9 @@ struct AddedNorm {
 STRATA_API AddedNorm add_rms_norm(Context& cx, Tensor h, Tensor y, Tensor weight,
                                   const RmsNormOptions& options = {}, double scale = 1);
 
-// Unrecorded: h' is written over h, and its norm over n, which may lie anywhere.
+// Unrecorded: h' is written over h, its norm over n and the inverse roots over inv (rows, groups),
+// which may lie anywhere.
 STRATA_API void add_rms_norm_into(Context& cx, Tensor h, Tensor y, Tensor weight, Tensor n,
-                                  const RmsNormOptions& options = {}, double scale = 1);
+                                  Tensor inv, const RmsNormOptions& options = {}, double scale = 1);
 
 }  // namespace strata

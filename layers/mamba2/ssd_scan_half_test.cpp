@@ -21,7 +21,7 @@ void check_scan(const ScanCase& c) {
     return registry.create("mamba2", LayerConfig(64, 1, {}, "test"));
   }();
   const NamedOp scan = find_named_op("ssd_scan");
-  REQUIRE(scan);
+  REQUIRE(bool(scan));
   const auto step = [](Random& draw) { return 0.5 * draw.normal() - 2; };
   halfcheck({{'x', {c.batch, c.seq_len, c.heads, c.dim}},
              {'x', {c.batch, c.seq_len, c.heads}, step},

@@ -66,7 +66,7 @@ TEST_CASE("add_rms_norm: residual_add and rms_norm in one") {
     }
 }
 
-TEST_CASE("add_rms_norm: wrong shapes are named; unrecorded, the sum is written over h") {
+TEST_CASE("add_rms_norm: wrong shapes are named, and unrecorded the sum is written over h") {
   Bench b(DType::f32);
   CHECK_THROWS_WITH_AS(add_rms_norm(b.cx, b.random({2, 8}), b.random({2, 7}), {}),
                        doctest::Contains("the block must return (2, 8)"), Error);
