@@ -37,14 +37,6 @@ inline int blocks_for(int64_t n, int threads = kThreads) {
 
 #ifdef __CUDACC__
 
-// Where the next kernel of the stream was launched as a dependent one (compute capability 9.0), it
-// may start now: it reads what no kernel writes, and waits for the end of this one before the rest.
-__device__ __forceinline__ void let_next_start() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 // for (int64_t i : this thread's elements of n)
 #define STRATA_GRID_LOOP(i, n)                                                             \
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, i##_n = (n); i < i##_n; \

@@ -18,7 +18,6 @@ __device__ __forceinline__ Pack<T, N> joined(const Pack<Accum<T>, N>& h, const P
 
 template <class T, int kTeam, int N>
 __global__ void add_rms_norm_kernel(AddRmsNormArgs a) {
-  let_next_start();
   using A = Accum<T>;
   const int64_t group = a.options.group;
   const Team<kTeam> team(a.h, group);
@@ -50,7 +49,6 @@ __global__ void add_rms_norm_kernel(AddRmsNormArgs a) {
 
 template <class T, int kPacks>
 __global__ void __launch_bounds__(kWalkThreads) add_rms_norm_walk_kernel(AddRmsNormArgs a) {
-  let_next_start();
   using A = Accum<T>;
   constexpr int N = kPack<T>;
   RowWalk<T, 2, kPacks> walk(a.h, a.options.group);

@@ -83,7 +83,6 @@ __device__ __forceinline__ Pack<float, 2> split_state(const float* p, int s, int
 template <class T>
 __global__ void __launch_bounds__(kJoinWarps* kWarp)
     join_kernel(Attention<T> a, Partials partials, int tile_rows, int heads) {
-  let_next_start();
   constexpr int kBatch = 4, kMaxDim = 256;  // kBatch: splits whose loads are under way at a time
   __shared__ float factors[kMaxStepSplits], room[kJoinWarps];
   __shared__ __align__(16) float sums[kJoinWarps][kMaxDim];
@@ -128,7 +127,6 @@ __global__ void __launch_bounds__(kJoinWarps* kWarp)
 template <class T>
 __global__ void __launch_bounds__(kJoinWarps* kWarp)
     join_few_kernel(Attention<T> a, Partials partials, int tile_rows, int heads, int64_t rows) {
-  let_next_start();
   const int lane = threadIdx.x % kWarp, pitch = partials.pitch;
   const int64_t i = int64_t(blockIdx.x) * kJoinWarps + threadIdx.x / kWarp;
   if (i >= rows) return;

@@ -118,7 +118,6 @@ inline bool wide_rows(const Tensor& x) {
 // Block (x, y) takes blockDim.x packs of blockDim.y rows.
 template <class T, class F>
 __global__ void each_kernel(int64_t rows, int64_t cols, bool wide, F f) {
-  let_next_start();
   constexpr int V = kPack<T>;
   const int64_t step = wide ? V : 1;
   for (int64_t r = int64_t(blockIdx.y) * blockDim.y + threadIdx.y; r < rows;

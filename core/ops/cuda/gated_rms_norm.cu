@@ -7,7 +7,6 @@ namespace {
 
 template <class T, int kTeam, int N>
 __global__ void gated_rms_norm_kernel(GatedRmsNormArgs a) {
-  let_next_start();
   using A = Accum<T>;
   const int64_t group = a.options.group;
   const Team<kTeam> team(a.x, group);
@@ -42,7 +41,6 @@ __global__ void gated_rms_norm_kernel(GatedRmsNormArgs a) {
 
 template <class T, int kPacks, bool kNormFirst>
 __global__ void __launch_bounds__(kWalkThreads) gated_rms_norm_walk_kernel(GatedRmsNormArgs a) {
-  let_next_start();
   using A = Accum<T>;
   constexpr int N = kPack<T>;
   RowWalk<T, 2, kPacks> walk(a.x, a.options.group);

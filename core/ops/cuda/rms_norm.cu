@@ -11,7 +11,6 @@ namespace {
 
 template <class T, int kTeam, int N>
 __global__ void rms_norm_kernel(RmsNormArgs a) {
-  let_next_start();
   using A = Accum<T>;
   const int64_t group = a.options.group;
   const Team<kTeam> team(a.x, group);
@@ -38,7 +37,6 @@ __global__ void rms_norm_kernel(RmsNormArgs a) {
 
 template <class T, int kPacks>
 __global__ void __launch_bounds__(kWalkThreads) rms_norm_walk_kernel(RmsNormArgs a) {
-  let_next_start();
   using A = Accum<T>;
   constexpr int N = kPack<T>;
   RowWalk<T, 1, kPacks> walk(a.x, a.options.group);
