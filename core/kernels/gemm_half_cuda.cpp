@@ -26,6 +26,8 @@ void check(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_ALLOC_FAILED || status == CUBLAS_STATUS_NOT_INITIALIZED)
     throw Error(std::string("cuBLASLt: ") + what + " failed: the device has no memory left",
                 ErrorKind::resource);
+  if (status == CUBLAS_STATUS_EXECUTION_FAILED || status == CUBLAS_STATUS_INTERNAL_ERROR)
+    device_error(ErrorKind::fault, "cuBLASLt: %s failed with status %d", what, int(status));
   kernel_error("cuBLASLt: %s failed with status %d", what, int(status));
 }
 

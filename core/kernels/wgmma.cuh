@@ -18,14 +18,27 @@
 
 namespace strata {
 
-// Whether this device has these products and may use them.
+// Has shared memory only where the build has code for sm_90a: another build leaves the bodies out.
+static __global__ void warpgroup_probe_kernel(int* out) {
+#ifdef STRATA_WARPGROUP_MMA
+  __shared__ int room[32];
+  room[threadIdx.x % 32] = int(threadIdx.x);
+  __syncthreads();
+  *out = room[(threadIdx.x + 1) % 32];
+#endif
+}
+
+// Whether this device has these products, this build too, and they may be used.
 inline bool has_warpgroup_mma() {
   if (cuda_path() != CudaPath::best) return false;
   int device = 0, major = 0, minor = 0;
   check_cuda(cudaGetDevice(&device), "cudaGetDevice");
   check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "device");
   check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "device");
-  return major == 9 && minor == 0;
+  if (major != 9 || minor != 0) return false;
+  cudaFuncAttributes attributes{};
+  check_cuda(cudaFuncGetAttributes(&attributes, warpgroup_probe_kernel), "wgmma");
+  return attributes.sharedSizeBytes > 0;
 }
 
 // Element offset of 16-byte cell `cell` (0 to 7) of row `row` in a panel.

@@ -56,7 +56,6 @@ Cache::Cache(CacheLayout layout, CacheLimits limits, Device device)
   for (const PageGroup& g : layout_.groups)
     pages_.emplace_back("page", g.page_bytes, pages_for(limits.tokens) + limits.sequences, device);
   tables_.resize(layout_.groups.size());
-  batch_.layout = &layout_;
   batch_.groups.resize(layout_.groups.size());
 }
 
@@ -230,6 +229,7 @@ const CacheBatch& Cache::begin(std::span<const int> sequences, int64_t n_tokens)
     lengths_.push_back(int32_t(s.length));
   }
   const int64_t batch = int64_t(members_.size());
+  batch_.layout = &layout_;  // here: a cache may have moved
   batch_.slots_base = slots_.base();
   batch_.slots = view_of(slot_ids_.data(), {batch}, DType::i32);
   batch_.lengths = view_of(lengths_.data(), {batch}, DType::i32);

@@ -285,7 +285,7 @@ std::string to_toml(const Config& config, bool commented) {
   return out;
 }
 
-// "cuda" of "cuda:1" and of "cuda:0,cuda:1": devices of a kind give the same numbers.
+// "cuda" of "cuda:1" and of "cuda:0,cuda:1": cards of one model give the same numbers.
 static std::string device_kind(const Config& config) {
   return config.model.device.substr(0, config.model.device.find(':'));
 }

@@ -34,6 +34,7 @@ struct ModelConfig {
   std::string dtype = "f32";
   std::string device = "cpu";
   bool cuda_graphs = true;
+  bool tf32 = false;
 };
 
 using TaskValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;
@@ -72,6 +73,7 @@ struct TrainConfig {
   int64_t keep_checkpoints = 2;
   double stop_at = 0;  // stop when the task's metric reaches it; 0: never
   int64_t max_skipped = 10;
+  bool deterministic = true;
   int64_t memory_limit = 0;  // bytes; 0: what the machine has
 };
 

@@ -88,6 +88,8 @@ void add_model(Table& t) {
   t.key("cuda_graphs", s, &M::cuda_graphs, kAny, "",
         "CUDA: record training and decode steps once and replay them; the results are the same")
       .identity = false;
+  t.key("tf32", s, &M::tf32, kAny, "",
+        "CUDA: float32 products round their factors to 10 bits of mantissa");
 }
 
 void add_train(Table& t) {
@@ -134,6 +136,8 @@ void add_train(Table& t) {
         "end the run when the task's metric reaches this; 0: never");
   t.key("max_skipped", s, &T::max_skipped, kAtLeast1, "steps",
         "steps without a finite gradient in a row that end the run as diverged");
+  t.key("deterministic", s, &T::deterministic, kAny, "",
+        "CUDA: two runs give the same bits; false: the fastest products are searched");
   t.key("memory_limit", s, &T::memory_limit, kBytes, "bytes",
         "refuse a plan beyond this; \"8GiB\" works; 0: what the machine has")
       .identity = false;

@@ -132,7 +132,9 @@ MemoryPlan Model::plan(const CallShape& shape, int optimizer_states) {
 }
 
 void Model::allocate(const MemoryPlan& plan, bool training) {
+  driver_of(device_).configure({config_.model.tf32, config_.train.deterministic});
   params_.allocate(dtype_, training, false, device_);
+  graphs_ = {};  // what was recorded reads and writes the memory of before
   memory_ = std::make_unique<Memory>(device_, plan.activations, plan.scratch);
   cx_ = std::make_unique<Context>(*memory_, dtype_);
   if (training) notes_.allocate(device_);
@@ -300,9 +302,8 @@ Tensor Model::run_walk(Context& cx, const TokenBatch& given, const SeeHidden& se
   call.positions = positions(cx, batch.seq_idx, {}, batch.tokens.shape[0], batch.tokens.shape[1]);
   Tensor h = embed(cx, call, batch.tokens);
   if (see) see("embed", h);
-  h = stack_->forward(cx, call, h, nullptr, [&](size_t block, Tensor h) {
-    if (see) see(std::to_string(block), h);
-  });
+  const auto show = [&](size_t block, Tensor h) { see(std::to_string(block), h); };
+  h = stack_->forward(cx, call, h, nullptr, see ? Stack::AfterBlock(show) : nullptr);
   if (see) see("final", apply_norm(cx, final_norm_, h));
   return h;
 }

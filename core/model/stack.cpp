@@ -310,8 +310,9 @@ Tensor Stack::forward(Context& cx, CallState& call, Tensor h, WalkRecord* record
         stream = out;
       }
       const StackBlock* next = &block == &blocks_.back() ? nullptr : &block + 1;
-      norm.norm = joining && next && joins(block, *next) ? &next->norm : nullptr;
+      norm.norm = norm.n && next && joins(block, *next) ? &next->norm : nullptr;
       Flow now = run(cx, call, block, {stream, in.chain, in.pending, in.normed}, norm);
+      if (call.publications != published) norm.n = {};  // what was published may lie there
       if (!block.wiring.add && !hands_on) residual_add_into(cx, out, {}, now.h);
       now.h = out;
       if (!hands_on && call.publications == published) activations.release(mark);

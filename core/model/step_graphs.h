@@ -22,10 +22,12 @@ class STRATA_API StepGraphs {
   struct Step {
     std::unique_ptr<DeviceGraph> graph;
     Tensor result;
+    int64_t used = 0;           // the run that used it last
     DeviceDriver::Launch last;  // of the kernels that it holds
   };
   static constexpr size_t kMost = 16;  // recorded steps take memory of the device
   std::map<Key, Step> steps_;
+  int64_t runs_ = 0;
 };
 
 }  // namespace strata

@@ -25,7 +25,12 @@ struct DeviceFacts {
   std::string name;                 // "NVIDIA H200"
   std::string driver, driver_cuda;  // "580.159.03", "13.0": the newest CUDA that it serves
   std::string cuda;                 // "13.0": of the runtime library
-  bool deterministic = true;        // the same run gives the same bits
+};
+
+// What a run may trade for speed.
+struct DeviceOptions {
+  bool tf32 = false;          // float32 products round their factors to 10 bits of mantissa
+  bool deterministic = true;  // false: the fastest product of each shape is searched
 };
 
 class STRATA_API DeviceDriver {
@@ -36,6 +41,8 @@ class STRATA_API DeviceDriver {
   // "NVIDIA H200, 132 multiprocessors, 139 GiB"
   virtual std::string description() const = 0;
   virtual DeviceFacts facts() const = 0;
+  // Holds for the kernels that are started from now on.
+  virtual void configure(const DeviceOptions&) {}
   // Libraries that kernels of this device use, and where they were found, or what was tried.
   struct Library {
     std::string name, place;

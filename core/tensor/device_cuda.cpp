@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "core/kernels/error_cuda.h"
+#include "core/kernels/gemm_cuda.h"
 #include "core/kernels/library_cuda.h"
 #include "core/tensor/device.h"
 
@@ -131,8 +132,14 @@ class CudaDriver final : public DeviceDriver {
 
   size_t free_bytes() override {
     size_t free = 0, total = 0;
+    check(cudaSetDevice(index_));
     check(cudaMemGetInfo(&free, &total));
     return free;
+  }
+
+  void configure(const DeviceOptions& options) override {
+    set_tf32(options.tf32);
+    set_gemm_search(!options.deterministic);
   }
 
   Stream stream() const override { return {stream_}; }
@@ -169,7 +176,7 @@ class CudaDriver final : public DeviceDriver {
       throw;
     }
     strata::check(*this, cudaStreamEndCapture(stream_, &graph),
-                  place_ + ": a step cannot be recorded");
+                  place_ + ": a step cannot be recorded; set model.cuda_graphs = false");
     return std::make_unique<CudaGraph>(graph, *this, place_);
   }
 

@@ -38,13 +38,7 @@ AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(
     };
     take(state.m);
     take(state.v);
-    if (copies(value) == 3) {
-      take(state.master);
-      const HostCopy now(value);
-      std::vector<char> exact(grad.bytes());
-      convert_numbers(now->data, value.dtype, exact.data(), grad.dtype, size_t(value.numel()));
-      assign_from_host(state.master, exact.data());
-    }
+    if (copies(value) == 3) take(state.master);
     const double decay = config_.decay_all || p.decays() ? config_.weight_decay : 0;
     for (int64_t at = 0; at < grad.numel(); at += kPieceNumbers) {
       const auto part = [at](const Tensor& t) -> void* {
@@ -60,6 +54,27 @@ AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(
   const size_t table = pieces.size() * sizeof(AdamWPiece);
   pieces_ = Block(table, "table of the optimizer", device_);
   driver_of(device_).upload(pieces_.data(), pieces.data(), table);
+  take_values();
+}
+
+size_t AdamW::table_bytes(const ParamStore& params) {
+  size_t pieces = 0;
+  for (const NamedParam& p : params.all())
+    if (p.trainable())
+      pieces += size_t((p.slot->shape.numel() + kPieceNumbers - 1) / kPieceNumbers);
+  return pieces * sizeof(AdamWPiece) + sizeof(StepScalars) + kNormPartials * sizeof(double);
+}
+
+void AdamW::take_values() {
+  for (const State& state : states_) {
+    if (!state.master) continue;
+    const Tensor& value = params_.at(state.name).slot->value;
+    const HostCopy now(value);
+    std::vector<char> exact(state.master.bytes());
+    convert_numbers(now->data, value.dtype, exact.data(), state.master.dtype,
+                    size_t(value.numel()));
+    assign_from_host(state.master, exact.data());
+  }
 }
 
 void AdamW::write_scalars(const StepScalars& scalars) {

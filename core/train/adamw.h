@@ -21,6 +21,11 @@ class STRATA_API AdamW {
   AdamW(ParamStore& params, AdamWConfig config);
 
   static constexpr int kStates = 2;  // copies of the trainable parameters, without masters
+  // Bytes beside the states: the table of the pieces and the scalars.
+  static size_t table_bytes(const ParamStore& params);
+
+  // Starts the masters at the present values again: after parameters were loaded.
+  void take_values();
 
   // The global L2 norm over all gradients, before clipping; not finite when a gradient is not.
   double grad_norm(Context& cx);

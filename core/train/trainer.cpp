@@ -42,6 +42,7 @@ MemoryPlan plan_training(Model& model, const DataSource& source, const TrainConf
   MemoryPlan plan = model.plan({rows, source.train_seq_len(), source.documents(), true});
   const MemoryPlan eval =
       model.plan({rows, source.eval_seq_len(), source.documents(), false, false});
+  plan.optimizer += AdamW::table_bytes(model.params());
   plan.activations = std::max(plan.activations, eval.activations);
   plan.scratch = std::max(plan.scratch, eval.scratch);
   if (model.device().kind == DeviceKind::cpu) plan.runtime = kRuntimeBytes;

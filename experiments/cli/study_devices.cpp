@@ -42,7 +42,9 @@ std::string ask_doctor(const Session& session) {
 std::vector<StudyDevice> parse_doctor(const std::string& text, std::string& why) {
   const std::string where = "strata doctor";
   std::vector<StudyDevice> devices;
-  const Json rows = parse_json(text, where);
+  // A library may have written a line of its own before.
+  const size_t begin = std::min(text.find("[\n"), text.find("[]"));
+  const Json rows = parse_json(begin == std::string::npos ? text : text.substr(begin), where);
   for (const Json& row : rows.as_array(where)) {
     const std::string what = row.at("what", where).as_string(where);
     const std::string state = row.at("state", where).as_string(where);

@@ -4,6 +4,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/kernels/cuda_path.h"
+
 #include "experiments/run/run.h"
 
 namespace strata {
@@ -45,12 +47,13 @@ std::string cpu_name() {
   return "";
 }
 
-Json device_record(Device device) {
+Json device_record(Device device, bool deterministic) {
   const DeviceFacts facts = driver_of(device).facts();
   Json json = Json::object();
-  json.set("device", to_string(device)).set("deterministic", facts.deterministic);
+  json.set("device", to_string(device)).set("deterministic", deterministic);
   if (device.kind == DeviceKind::cpu) return json;
   return json.set("name", facts.name)
+      .set("kernels", cuda_path() == CudaPath::best ? "best" : "portable")
       .set("driver", facts.driver)
       .set("driver_cuda", facts.driver_cuda)
       .set("cuda", facts.cuda);
@@ -69,7 +72,7 @@ Json make_record(const Config& config, const std::vector<PluginRecord>& plugins,
       .set("commit", git_commit(program))
       .set("compiler", __VERSION__)
       .set("cpu", cpu_name())
-      .set("device", device_record(parse_device(config.model.device)))
+      .set("device", device_record(parse_device(config.model.device), config.train.deterministic))
       .set("command", command_line)
       .set("seed", config.train.seed)
       .set("threads", config.train.threads)

@@ -18,7 +18,7 @@ Json make_record(const Config& config, const std::vector<PluginRecord>& plugins,
 
 // What a record says of the device that computes: its name, the versions of driver and CUDA, and
 // whether the same run gives the same bits there. Throws Error when it cannot be used.
-Json device_record(Device device);
+Json device_record(Device device, bool deterministic);
 
 // Throws Error when the folder's record names a plugin whose file has changed since.
 void check_plugins(const std::string& folder, const std::vector<PluginRecord>& plugins);

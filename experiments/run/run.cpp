@@ -162,7 +162,7 @@ class Run {
       progress_ = std::make_unique<Progress>(*settings_.messages, settings_.style, "train",
                                              config_.train.steps, trainer_->steps_done());
     }
-    log_->line("on " + device_record(model_->device()).dump());
+    log_->line("on " + device_record(model_->device(), config_.train.deterministic).dump());
     log_->line(config_.model.pattern + ", " + std::to_string(summary_.parameters) +
                " parameters; memory by arena, in bytes:\n" + trainer_->plan().table());
     started_ = std::chrono::steady_clock::now();

@@ -18,8 +18,10 @@ void allow_shared(Kernel* kernel, size_t bytes) {
   check_cuda(cudaGetDevice(&device), kOp);
   check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), kOp);
   if (bytes > size_t(most))
-    kernel_error("%s: bf16 needs %zu bytes of shared memory a block, this device has %d", kOp,
-                 bytes, most);
+    device_error(ErrorKind::device,
+                 "%s: bf16 needs %zu bytes of shared memory a block for this head_dim and d_state, "
+                 "this device has %d; train with model.dtype = \"f32\"",
+                 kOp, bytes, most);
   check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
              kOp);
 }

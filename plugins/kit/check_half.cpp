@@ -32,7 +32,7 @@ constexpr double kForward = 1e-2, kBackward = 2e-2;
 // Where a gradient is a small difference of large terms, rounding x alone moves it; so much more
 // may the rest of the layer. What only scales the input of a norm has no gradient at all, but
 // rounding gives it one: vectors are measured against the largest gradient beside them.
-constexpr double kAmplified = 12;
+constexpr double kAmplified = 12, kMost = 0.5;
 constexpr int64_t kSteps = 6, kLength = 70;
 
 Values rounded(const Values& x, DType dtype) {
@@ -55,7 +55,7 @@ std::pair<double, std::string> worst_gradient(Bed& bed, const Gradients& got, co
                                               const Gradients& moved) {
   const auto scaled = [](const Values& g, const Values& w, const Values& m, double floor) {
     return distance(g, w, floor) * kBackward /
-           std::max(kBackward, kAmplified * distance(m, w, floor));
+           std::clamp(kAmplified * distance(m, w, floor), kBackward, kMost);
   };
   double most = 1e-3;
   for (const Values& w : want.params) most = std::max(most, root_mean_square(w));

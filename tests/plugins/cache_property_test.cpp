@@ -69,7 +69,8 @@ class Player {
   }
 
   void play(int moves) {
-    Cache cache = model_.make_cache({.sequences = 40, .tokens = 1 << 14});
+    Cache made = model_.make_cache({.sequences = 40, .tokens = 1 << 14});
+    Cache cache = std::move(made);  // a cache may move
     for (int i = 0; i < moves; ++i) move(cache);
     for (auto& [id, open] : open_) {
       compare(open.history);

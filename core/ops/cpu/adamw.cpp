@@ -8,6 +8,17 @@
 namespace strata {
 namespace {
 
+// The upper half of each float32, rounded to nearest even.
+template <class T>
+void round_to_bf16(const T* from, uint16_t* to, int32_t count) {
+  for (int32_t k = 0; k < count; ++k) {
+    const float x = float(from[k]);
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    to[k] = x == x ? uint16_t((bits + 0x7FFF + (bits >> 16 & 1)) >> 16) : uint16_t(bits >> 16 | 64);
+  }
+}
+
 template <class T>
 void adamw_cpu(const AdamWArgs& a, Stream) {
   const StepScalars& step = *a.scalars;
@@ -19,7 +30,7 @@ void adamw_cpu(const AdamWArgs& a, Stream) {
     const AdamWPiece& piece = a.pieces[i];
     const double lr = step.lr * piece.lr_scale;
     const T shrink = T(1 - lr * piece.decay), rate = T(lr / step.correction1);
-    T* w = static_cast<T*>(piece.value);
+    T* w = static_cast<T*>(piece.master ? piece.master : piece.value);
     const T* grad = static_cast<const T*>(piece.grad);
     T* m = static_cast<T*>(piece.m);
     T* v = static_cast<T*>(piece.v);
@@ -30,6 +41,8 @@ void adamw_cpu(const AdamWArgs& a, Stream) {
       v[k] = b2 * v[k] + (1 - b2) * g * g;
       w[k] = shrink * w[k] - rate * m[k] / (std::sqrt(v[k]) * root + eps);
     }
+    if (piece.value_dtype == DType::bf16)
+      round_to_bf16(w, static_cast<uint16_t*>(piece.value), piece.count);
   }
 }
 

@@ -111,6 +111,15 @@ TEST_CASE("auxiliary losses are the same when blocks are computed again") {
   CHECK(again.gradients() == plain.gradients());
 }
 
+TEST_CASE("a published input is the same with and without a tape") {
+  for (const char* pattern :
+       {"p{own_input=true}f", "-p{own_input=true}--f", "--p{own_input=true}-f-"}) {
+    CAPTURE(pattern);
+    Trained t(pattern);
+    CHECK(t.model.evaluate(t.batch()).loss == doctest::Approx(t.sum.loss).epsilon(1e-12));
+  }
+}
+
 TEST_CASE("after_step runs once a step with counts over microbatches and call sites") {
   for (const std::vector<std::string>& recompute : {std::vector<std::string>{}, {"block"}}) {
     Trained t("p@A-p@Ap", recompute);  // one microbatch has run

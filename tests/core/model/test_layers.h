@@ -61,12 +61,13 @@ class TinyPublish final : public Layer {
  public:
   explicit TinyPublish(const Config& c)
       : w1_(param("w1", {c.d_model(), c.d_in()})), w2_(param("w2", {c.d_model(), c.d_model()})) {
+    own_input_ = c.get("own_input", false);
     if (c.get("angry", false)) throw std::runtime_error("the constructor throws");
   }
   Tensor forward(Context& cx, Tensor x, Pass& pass) override {
     if (x.shape[1] == 13) throw std::out_of_range("deque");
     const Tensor h = linear(cx, x, w1_);  // (batch, seq_len, d_model)
-    pass.publish("middle", h);
+    pass.publish("middle", own_input_ ? x : h);
     const int64_t n = h.numel();
     const Tensor square = matmul(cx, cx.reshape(h, {1, n}), cx.reshape(h, {n, 1}));
     if (pass.mode() == Mode::train) cx.add_loss("square", cx.reshape(square, {1}), 0.5);
@@ -82,6 +83,7 @@ class TinyPublish final : public Layer {
   std::vector<double> counted;
 
  private:
+  bool own_input_ = false;
   Param w1_, w2_;
 };
 

@@ -178,10 +178,6 @@ TEST_CASE("bf16: decay scans, with documents") {
 }
 
 TEST_CASE("bf16: the LM head and its loss") {
-  if (test_device().kind == DeviceKind::cpu) {
-    CHECK(test_device() == Device{});  // linear and cross_entropy refuse bf16 there, as shown above
-    return;
-  }
   const int64_t rows = 70, d = 64, vocab = 200;
   const auto losses = [&](Device device, DType type) {
     Memory memory(device, size_t{64} << 20, size_t{64} << 20);
@@ -209,6 +205,10 @@ TEST_CASE("bf16: the LM head and its loss") {
     const LmHeadLoss loss = lm_head_loss(cx, th, tw, labels, inverse, {.chunk = 32});
     return std::tuple{numbers_of(loss.loss)[0], numbers_of(cx.grad(th)), numbers_of(slot.grad)};
   };
+  if (test_device().kind == DeviceKind::cpu) {
+    CHECK_THROWS_AS(losses({}, DType::bf16), MissingKernel);
+    return;
+  }
   const auto [want, dh, dw] = losses({}, DType::f64);
   const auto [got, half_dh, half_dw] = losses(test_device(), DType::bf16);
   CHECK(got == doctest::Approx(want).epsilon(2e-3));

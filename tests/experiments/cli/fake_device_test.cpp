@@ -75,8 +75,8 @@ TEST_CASE("a run's record says device, driver and versions, its metrics the peak
   const RunSummary s = read_summary(out).value();
   CHECK(s.device == "cuda:1");
   CHECK(s.tokens_per_second > 0);
-  CHECK(s.used_bytes >= s.planned_bytes);  // the norm of the gradient has room of its own
-  CHECK(s.used_bytes < s.planned_bytes + (64 << 10));
+  CHECK(s.used_bytes >= s.planned_bytes);  // sums of losses and counts have room of their own
+  CHECK(s.used_bytes < s.planned_bytes + (4 << 10));
   const std::string metrics = read_file(out + "/metrics.jsonl");
   CHECK(metrics.find("\"device_peak_bytes\": " + std::to_string(s.used_bytes)) !=
         std::string::npos);
