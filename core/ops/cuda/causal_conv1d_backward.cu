@@ -2,6 +2,7 @@
 // sums per block of conv_time_block tokens.
 #include <type_traits>
 
+#include "core/kernels/mma.cuh"
 #include "core/ops/cuda/conv_inputs.cuh"
 
 namespace strata {
@@ -108,13 +109,13 @@ __global__ void __launch_bounds__(kPackThreads, 5)
   int64_t next = t0;
   const auto fetch = [&] {
     if (next < end) {
-      copy_ahead(&room[next % kStages][0][threadIdx.x], next_x);
-      copy_ahead(&room[next % kStages][1][threadIdx.x], next_dy);
+      copy_async(&room[next % kStages][0][threadIdx.x], next_x);
+      copy_async(&room[next % kStages][1][threadIdx.x], next_dy);
       next_x += a.x.pitch;
       next_dy += a.dy.pitch;
       ++next;
     }
-    close_copies();
+    commit_copies();
   };
 #pragma unroll
   for (int s = 0; s + 1 < kStages; ++s) fetch();
@@ -150,7 +151,7 @@ __global__ void __launch_bounds__(kPackThreads, 5)
   // own: the token's part of the sums is this block's.
   const auto step = [&](int64_t t, auto own) {
     fetch();
-    await_copies<kStages - 1>();
+    wait_copies<kStages - 1>();
     shift();
     x[kPast] = widen(room[t % kStages][0][threadIdx.x]);
     if constexpr (kDocuments) documents[kPast] = in.document(t);

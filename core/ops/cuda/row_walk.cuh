@@ -9,6 +9,7 @@
 
 #include <type_traits>
 
+#include "core/kernels/mma.cuh"
 #include "core/ops/cuda/norm.cuh"
 
 namespace strata {
@@ -49,7 +50,7 @@ class RowWalk {
   // Sends for the row kStages - 1 steps ahead and waits for this one.
   __device__ __forceinline__ void arrive() {
     fetch(last_);
-    await_copies<kStages - 1>();
+    wait_copies<kStages - 1>();
   }
   __device__ __forceinline__ void step() {
     row += gridDim.y;
@@ -94,12 +95,12 @@ class RowWalk {
       for (int i = 0; i < kInputs; ++i) {
 #pragma unroll
         for (int k = 0; k < kPacks; ++k)
-          if (has(k)) copy_ahead(place(stage, i, k), from_[i] + k * int(blockDim.x) * N);
+          if (has(k)) copy_async(place(stage, i, k), from_[i] + k * int(blockDim.x) * N);
         from_[i] += step_[i];
       }
       next_ += gridDim.y;
     }
-    close_copies();
+    commit_copies();
   }
 
   Pack<uint32_t, 4>* room_;

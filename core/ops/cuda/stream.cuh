@@ -1,29 +1,11 @@
-// For kernels that live on memory bandwidth: copies into shared memory that run ahead of the
-// arithmetic, and what they compute when the result is stored in two bytes.
+// For kernels that live on memory bandwidth: what they compute when the result is stored in two
+// bytes.
 #pragma once
 
 #include "core/ops/cuda/pack.cuh"
 
 namespace strata {
 namespace {
-
-// Starts a copy of 16 bytes, both places aligned, into shared memory. Only this thread may read
-// them, after await_copies.
-__device__ __forceinline__ void copy_ahead(void* shared, const void* global) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(
-                   uint32_t(__cvta_generic_to_shared(shared))),
-               "l"(global)
-               : "memory");
-}
-// Closes the group of copies started since the last call.
-__device__ __forceinline__ void close_copies() {
-  asm volatile("cp.async.commit_group;\n" ::: "memory");
-}
-// Waits until at most kOpen groups are under way.
-template <int kOpen>
-__device__ __forceinline__ void await_copies() {
-  asm volatile("cp.async.wait_group %0;\n" ::"n"(kOpen) : "memory");
-}
 
 // 1 / (1 + e^-x), to about 20 bits where T has two bytes.
 template <class T>
