@@ -54,8 +54,8 @@ STRATA_API void set_tf32(bool on);
 
 // Two-byte products may time the library's best guesses on their first call outside of a stream
 // capture, and keep the fastest. Which one wins depends on the moment. Only guesses of the first
-// one's kernel family and split of k are tried: their bits were the same on an H100 for every shape
-// measured, but the library does not promise it. Off.
+// one's kernel family and split of k are tried, which mostly give the same bits; the library does
+// not promise it. Off.
 STRATA_API void set_gemm_search(bool on);
 
 // The memory the products of this stream work in, kGemmWorkspace bytes; whoever runs on the same

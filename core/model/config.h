@@ -100,11 +100,10 @@ struct AblateConfig {
   std::vector<std::pair<std::string, std::vector<std::string>>> grid;  // key -> values as TOML
   std::vector<VariantConfig> variants;
   std::vector<int64_t> seeds = {0, 1, 2};
-  std::string baseline;  // name of a variant; "": the first
-  int64_t jobs = 0;      // runs side by side; 0: one per core, or what the devices hold
-  int64_t per_device =
-      0;               // runs that share a GPU; 0: what its memory holds, up to a measured number
-  double timeout = 0;  // seconds that one run may take; 0: any
+  std::string baseline;    // name of a variant; "": the first
+  int64_t jobs = 0;        // runs side by side; 0: one per core, or what the devices hold
+  int64_t per_device = 0;  // runs that share a GPU; 0: what its memory holds, up to a few
+  double timeout = 0;      // seconds that one run may take; 0: any
 };
 
 // [generate]: sampling from a trained model.

@@ -39,7 +39,7 @@ int version_of(cudaError_t (*ask)(int*)) {
 }
 
 // As nvidia-smi says it, "580.159.03"; "" where its library cannot be asked.
-std::string driver_version() {
+std::string ask_driver_version() {
   char text[96] = "";
   void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
   if (!library) return text;
@@ -48,6 +48,11 @@ std::string driver_version() {
       reinterpret_cast<int (*)(char*, unsigned)>(dlsym(library, "nvmlSystemGetDriverVersion"));
   if (init && ask && init() == 0) ask(text, sizeof text - 1);
   return text;
+}
+
+const std::string& driver_version() {
+  static const std::string version = ask_driver_version();
+  return version;
 }
 
 class CudaGraph final : public DeviceGraph {

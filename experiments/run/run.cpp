@@ -101,9 +101,11 @@ void record_failure(const Config& config, const std::string& folder, const Error
   summary.message.resize(std::min(summary.message.find('\n'), summary.message.size()));
   summary.metric = std::numeric_limits<double>::quiet_NaN();
   summary.steps = last_step(folder);
-  summary.device = config.model.device;
-  summary.config_hash = config_hash(config);
+  Config resolved = config;  // as the run itself would have recorded it
+  if (resolved.train.threads == 0) resolved.train.threads = omp_get_num_procs();
   try {
+    summary.device = to_string(parse_device(config.model.device));
+    summary.config_hash = config_hash(resolved);
     write_summary(folder, summary);
   } catch (const Error&) {  // a full disk: what failed first is what is said
   }
