@@ -42,6 +42,20 @@ inline int blocks_for(int64_t n, int threads = kThreads) {
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, i##_n = (n); i < i##_n; \
        i += int64_t(gridDim.x) * blockDim.x)
 
+// Of a kernel whose launch may overlap the one before it in the stream: the next kernel may begin;
+// and: all kernels before this one are done, and what they wrote is seen. Neither does anything in
+// another launch or on a device below sm_90.
+__device__ __forceinline__ void let_next_kernel_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous_kernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll

@@ -1,8 +1,8 @@
-// The instructions of the skinny product: loads that stream, products in tensor cores, and the
-// overlap of a kernel with the one before it.
+// What the skinny product is made of: loads that stream, the end of a sum, and what the device has.
 #pragma once
 
 #include "core/kernels/cuda_path.h"
+#include "core/kernels/mma.cuh"
 #include "core/kernels/skinny_cuda.h"
 #include "core/ops/cuda/pack.cuh"
 
@@ -28,36 +28,6 @@ __device__ __forceinline__ void read_in(uint32_t (&to)[4], const void* from, boo
       "@p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}"
       : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
       : "l"(from), "r"(int(wanted)));
-}
-
-// The next kernel of the stream may begin; and: all before this one are done.
-__device__ __forceinline__ void let_next_begin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
-// sum (16 rows, 8 columns) += a (16, 16) b (16, 8)
-template <class T>
-__device__ __forceinline__ void multiply_add(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
-                                             uint32_t a3, uint32_t b0, uint32_t b1) {
-  if constexpr (dtype_of<T>() == DType::bf16)
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  else
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // What happens to a sum on its way to y.
