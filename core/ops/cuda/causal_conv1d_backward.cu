@@ -144,9 +144,9 @@ __global__ void __launch_bounds__(kPackThreads, 5)
   // dx of the oldest token is complete.
   const auto finish = [&](int64_t t) {
     if (t >= t0 && a.dx.wanted)
-      put_wide(a.dx.grad.row<T>(b * seq_len + t) + c, dx[0], a.dx.accumulate);
+      put_accum(a.dx.grad.row<T>(b * seq_len + t) + c, dx[0], a.dx.accumulate);
     if (t < 0 && a.dinitial.wanted)
-      put_wide(a.dinitial.grad.row<T>((b + 1) * kPast + t) + c, dx[0], a.dinitial.accumulate);
+      put_accum(a.dinitial.grad.row<T>((b + 1) * kPast + t) + c, dx[0], a.dinitial.accumulate);
   };
   // own: the token's part of the sums is this block's.
   const auto step = [&](int64_t t, auto own) {

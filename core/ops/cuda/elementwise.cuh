@@ -23,31 +23,12 @@ namespace strata {
 namespace {
 
 template <class T, int V>
-__device__ __forceinline__ Pack<T, V> load(const T* x) {
-  return load_pack<V>(x);
-}
-template <class T, int V>
 __device__ __forceinline__ Pack<T, V> load(const Tensor& x, int64_t r, int64_t c) {
-  return load<T, V>(x.row<T>(r) + c);
-}
-template <class T, int V>
-__device__ __forceinline__ void store(T* y, const Pack<T, V>& p) {
-  store_pack(y, p);
+  return load_pack<V>(x.row<T>(r) + c);
 }
 template <class T, int V>
 __device__ __forceinline__ void store(const Tensor& y, int64_t r, int64_t c, const Pack<T, V>& p) {
-  store(y.row<T>(r) + c, p);
-}
-// y = or += p
-template <class T, int V>
-__device__ __forceinline__ void put_pack(const Tensor& y, int64_t r, int64_t c, Pack<T, V> p,
-                                         bool accumulate) {
-  if (accumulate) {
-    const Pack<T, V> old = load<T, V>(y, r, c);
-#pragma unroll
-    for (int i = 0; i < V; ++i) p[i] += old[i];
-  }
-  store(y, r, c, p);
+  store_pack(y.row<T>(r) + c, p);
 }
 
 // x in the type that T is computed in.
@@ -59,17 +40,7 @@ template <class T, int V>
 __device__ __forceinline__ Pack<Accum<T>, V> load_accum(const Tensor& x, int64_t r, int64_t c) {
   return load_accum<T, V>(x.row<T>(r) + c);
 }
-// y = or += p, rounded once
-template <class T, int V>
-__device__ __forceinline__ void put_accum(T* y, Pack<Accum<T>, V> p, bool accumulate) {
-  if (accumulate) {
-    const Pack<Accum<T>, V> old = load_accum<T, V>(y);
-#pragma unroll
-    for (int i = 0; i < V; ++i) p[i] += old[i];
-  }
-  store(y, narrow<T>(p));
-}
-// The same for a y of T or of Accum<T>, which gradients of parameters are.
+// y = or += p, rounded once, for a y of T or of Accum<T>, which gradients of parameters are.
 template <class T, int V>
 __device__ __forceinline__ void put_accum(const Tensor& y, int64_t r, int64_t c,
                                           const Pack<Accum<T>, V>& p, bool accumulate) {

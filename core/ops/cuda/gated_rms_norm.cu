@@ -131,8 +131,8 @@ __global__ void gated_rms_norm_dx_kernel(GatedRmsNormBackwardArgs a) {
       dx.v[e] = inv * (u * s - pull * by_x);
       dz.v[e] = inv * (u * v.v[e] - pull * by_s) * sig * (1 + gate.v[e] * (1 - sig));
     }
-    if (a.dx.wanted) put_wide(a.dx.grad.row<T>(team.row) + team.at + c, dx, a.dx.accumulate);
-    if (a.dz.wanted) put_wide(a.dz.grad.row<T>(team.row) + team.at + c, dz, a.dz.accumulate);
+    if (a.dx.wanted) put_accum(a.dx.grad.row<T>(team.row) + team.at + c, dx, a.dx.accumulate);
+    if (a.dz.wanted) put_accum(a.dz.grad.row<T>(team.row) + team.at + c, dz, a.dz.accumulate);
   }
 }
 
@@ -195,8 +195,8 @@ __global__ void __launch_bounds__(kWalkThreads)
         }
       }
       const int64_t c = walk.at + walk.column(k);
-      if (a.dx.wanted) put_wide(a.dx.grad.row<T>(walk.row) + c, dx, a.dx.accumulate);
-      if (a.dz.wanted) put_wide(a.dz.grad.row<T>(walk.row) + c, dz, a.dz.accumulate);
+      if (a.dx.wanted) put_accum(a.dx.grad.row<T>(walk.row) + c, dx, a.dx.accumulate);
+      if (a.dz.wanted) put_accum(a.dz.grad.row<T>(walk.row) + c, dz, a.dz.accumulate);
     }
   }
   if (a.partial) walk_sums(walk, a.partial, 0, dw);

@@ -137,7 +137,7 @@ __global__ void layer_norm_dx_kernel(LayerNormBackwardArgs a) {
 #pragma unroll
     for (int e = 0; e < N; ++e)
       out.v[e] = inv * (g.v[e] * out.v[e] - shift - (v.v[e] - mean) * pull);
-    put_wide(dx + c, out, a.dx.accumulate);
+    put_accum(dx + c, out, a.dx.accumulate);
   }
 }
 

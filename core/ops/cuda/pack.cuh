@@ -44,15 +44,15 @@ __device__ __forceinline__ Pack<T, N> narrow(const Pack<A, N>& p) {
   return out;
 }
 
-// target = or += value, as the gradient's place asks.
-template <int N, class T>
-__device__ __forceinline__ void put_pack(T* target, Pack<T, N> value, bool accumulate) {
+// target = or += value, as the gradient's place asks, rounded once.
+template <class T, int N>
+__device__ __forceinline__ void put_accum(T* target, Pack<Accum<T>, N> value, bool accumulate) {
   if (accumulate) {
-    const Pack<T, N> before = load_pack<N>(target);
+    const Pack<Accum<T>, N> before = widen(load_pack<N>(target));
 #pragma unroll
     for (int e = 0; e < N; ++e) value.v[e] += before.v[e];
   }
-  store_pack(target, value);
+  store_pack(target, narrow<T>(value));
 }
 
 // Whether every row of x starts on 16 bytes; an absent tensor does not stand in the way.

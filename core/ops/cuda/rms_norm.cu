@@ -115,7 +115,7 @@ __global__ void rms_norm_dx_kernel(RmsNormBackwardArgs a) {
     Pack<A, N> out = weights_at<N>(a.weight.ptr<A>(), team.at + c, one);
 #pragma unroll
     for (int e = 0; e < N; ++e) out.v[e] = inv * (u.v[e] * out.v[e] - v.v[e] * pull);
-    put_wide(dx + c, out, a.dx.accumulate);
+    put_accum(dx + c, out, a.dx.accumulate);
   }
 }
 

@@ -136,7 +136,7 @@ __device__ __forceinline__ void scatter_add_list(const ScatterArgs& a, int64_t r
 #pragma unroll
       for (int j = 0; j < V; ++j) sum[j] += wide(p[j]);
     }
-    store(y, narrow<Y>(sum));
+    store_pack(y, narrow<Y>(sum));
   }
   __syncthreads();
   for (int r = threadIdx.x; r < rows; r += kThreads)

@@ -42,7 +42,7 @@ __global__ void softmax_kernel(SoftmaxArgs a) {
       Pack<A, V> p = load_accum<T, V>(x + c);
 #pragma unroll
       for (int i = 0; i < V; ++i) p[i] = exp_of(scale * p[i] - largest) / sum;
-      store(y + c, narrow<T>(p));
+      store_pack(y + c, narrow<T>(p));
     }
   }
 }

@@ -16,17 +16,6 @@ __device__ __forceinline__ Accum<T> sigmoid_for(Accum<T> x) {
     return sigmoid_of(x);
 }
 
-// target = or += value, rounded once.
-template <class T, int N>
-__device__ __forceinline__ void put_wide(T* target, Pack<Accum<T>, N> value, bool accumulate) {
-  if (accumulate) {
-    const Pack<Accum<T>, N> before = widen(load_pack<N>(target));
-#pragma unroll
-    for (int e = 0; e < N; ++e) value.v[e] += before.v[e];
-  }
-  store_pack(target, narrow<T>(value));
-}
-
 // Throws Error unless a parameter of Keep::accum has the type that kernels of T read.
 template <class T>
 void expect_accum(const char* op, const char* what, const Tensor& x) {
