@@ -32,8 +32,7 @@ struct Access {
   bool packs, pairs;
   Access(const Tensor& x, int64_t columns)
       : packs(packable(x) && columns % 8 == 0),
-        pairs(!x || (reinterpret_cast<uintptr_t>(x.data) % 4 == 0 && x.pitch % 2 == 0 &&
-                     columns % 2 == 0)) {}
+        pairs(!x || (rows_aligned(x, 4) && columns % 2 == 0)) {}
 };
 
 struct Back {

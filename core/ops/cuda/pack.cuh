@@ -55,11 +55,13 @@ __device__ __forceinline__ void put_accum(T* target, Pack<Accum<T>, N> value, bo
   store_pack(target, narrow<T>(value));
 }
 
-// Whether every row of x starts on 16 bytes; an absent tensor does not stand in the way.
-inline bool packable(const Tensor& x) {
-  return !x || (reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
-                x.pitch * int64_t(size_of(x.dtype)) % 16 == 0);
+// Whether every row of x starts at a multiple of `bytes`; an absent tensor does not stand in the
+// way.
+inline bool rows_aligned(const Tensor& x, int64_t bytes) {
+  return !x || (reinterpret_cast<uintptr_t>(x.data) % uintptr_t(bytes) == 0 &&
+                x.pitch * int64_t(size_of(x.dtype)) % bytes == 0);
 }
+inline bool packable(const Tensor& x) { return rows_aligned(x, 16); }
 
 }  // namespace
 }  // namespace strata
