@@ -1,6 +1,7 @@
 // The weighted sum of what the experts return, and the load-balancing loss.
 #include <cmath>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/pack.cuh"
 #include "core/ops/row_blocks.h"
 #include "layers/moe/route.h"
@@ -41,17 +42,9 @@ __global__ void combine_kernel(CombineArgs a) {
   }
 }
 
-// Throws Error unless what T is combined with is in the type of sums.
-template <class T>
-void expect_sums(const char* op, const Tensor& x) {
-  if (x && x.dtype != dtype_of<Accum<T>>())
-    kernel_error("%s: weights must be %s, got %s", op, name_of(dtype_of<Accum<T>>()),
-                 name_of(x.dtype));
-}
-
 template <class T>
 void combine_cuda(const CombineArgs& a, Stream stream) {
-  expect_sums<T>("moe_combine", a.weights);
+  expect_accum<T>("moe_combine", "weights", a.weights);
   constexpr int V = kPack<T>;
   const int64_t d = a.x.cols();
   const bool packs = in_packs<T>(d, {&a.x, &a.y});
@@ -96,8 +89,8 @@ __global__ void combine_backward_kernel(CombineBackwardArgs a) {
 
 template <class T>
 void combine_backward_cuda(const CombineBackwardArgs& a, Stream stream) {
-  expect_sums<T>("moe_combine_backward", a.weights);
-  expect_sums<T>("moe_combine_backward", a.dweights.grad);
+  expect_accum<T>("moe_combine_backward", "weights", a.weights);
+  expect_accum<T>("moe_combine_backward", "weights", a.dweights.grad);
   const int64_t choices = a.dy.rows() * a.weights.cols();
   auto kernel = combine_backward_kernel<T, 1>;
   // One number at a time else, which keeps the order of the sums.

@@ -65,20 +65,6 @@ __device__ __forceinline__ Accum<T> get_at(const Tensor& x, int64_t at) {
   return wide(x.ptr<T>()[at]);
 }
 
-// Throws Error unless what a kernel for T reads is of T.
-template <class T>
-inline void expect_read(const char* op, std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* t : tensors)
-    if (*t && t->dtype != dtype_of<T>())
-      kernel_error("%s: %s cannot be mixed with %s", op, name_of(t->dtype), name_of(dtype_of<T>()));
-}
-// Throws Error unless what a kernel for T takes in either type is of T or of Accum<T>.
-template <class T>
-inline void expect_either(const char* op, std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* t : tensors)
-    if (*t && t->dtype != dtype_of<Accum<T>>()) expect_read<T>(op, {t});
-}
-
 // Whether every row starts at a multiple of 16 bytes.
 template <class T>
 inline bool wide_rows(const Tensor& x) {

@@ -1,4 +1,5 @@
 // gated_rms_norm: rms(x silu(z)) w, or rms(x) w silu(z). How it goes over rows: see rms_norm.cu.
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/row_walk.cuh"
 #include "core/ops/rms_norm.h"
 
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kWalkThreads) gated_rms_norm_walk_kernel(Gated
 
 template <class T>
 void gated_rms_norm_cuda(const GatedRmsNormArgs& a, Stream stream) {
-  expect_accum<T>("gated_rms_norm", "weight", a.weight);
+  expect_accum<T>("gated_rms_norm", "the weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.z) && packable(a.weight) && packable(a.y);
   const bool walked = with_walk<T>(a.x, group, 2, packs, [&](auto n, int threads) {
@@ -206,7 +207,7 @@ template <class T>
 void gated_rms_norm_backward_cuda(const GatedRmsNormBackwardArgs& a, Stream stream) {
   using A = Accum<T>;
   constexpr const char* kOp = "gated_rms_norm_backward";
-  expect_accum<T>(kOp, "weight", a.weight);
+  expect_accum<T>(kOp, "the weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.z) && packable(a.weight) && packable(a.dy) &&
                      packable(a.dx.grad) && packable(a.dz.grad) && packable(a.partial);

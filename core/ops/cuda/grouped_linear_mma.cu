@@ -1,6 +1,7 @@
 // grouped_linear on tensor cores, for weights and activations of two bytes.
 #include <type_traits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/grouped_linear_wgmma.cuh"
 #include "core/ops/cuda/mma_tile.cuh"
 
@@ -64,8 +65,14 @@ void rows_product(const char* op, const Tensor& x, const Tensor& weight, const T
   if (warpgroups && x.rows() > 16)
     return rows_by_warpgroups<T, std::conditional_t<kForward, PairTile, LongTile>, kForward>(
         op, x, weight, offsets, y, accumulate, stream);
-  const RowsArgs a{
-      x, weight, offsets, y, accumulate, wide_rows<T>(x), wide_rows<T>(weight), rows_aligned(y, 2 * sizeof(T))};
+  const RowsArgs a{x,
+                   weight,
+                   offsets,
+                   y,
+                   accumulate,
+                   wide_rows<T>(x),
+                   wide_rows<T>(weight),
+                   rows_aligned(y, 2 * sizeof(T))};
   if (x.rows() <= 16 * weight.shape[0])
     run_rows<T, FlatMmaTile, kForward>(op, a, stream);
   else

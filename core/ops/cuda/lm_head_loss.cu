@@ -2,6 +2,7 @@
 
 #include <climits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {

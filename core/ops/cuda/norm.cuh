@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/stream.cuh"
 #include "core/ops/row_blocks.h"
 
@@ -144,7 +145,7 @@ template <class T>
 void sum_blocks(const char* op, const GradTarget& target, const Tensor& partial, int64_t blocks,
                 int64_t offset, cudaStream_t stream) {
   if (!target.wanted) return;
-  expect_accum<T>(op, "gradient of a parameter", target.grad);
+  expect_accum<T>(op, "the gradient of a parameter", target.grad);
   const unsigned grid = unsigned((target.grad.numel() + kWarp - 1) / kWarp);
   sum_blocks_kernel<T><<<grid, dim3(kWarp, kSumRows), 0, stream>>>(target, partial, blocks, offset);
 }

@@ -6,6 +6,7 @@
 // by row in registers. Every row of y is read at most, and written at least, once.
 #pragma once
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 #include "core/ops/cuda/row_reduce.cuh"
 

@@ -16,13 +16,5 @@ __device__ __forceinline__ Accum<T> sigmoid_for(Accum<T> x) {
     return sigmoid_of(x);
 }
 
-// Throws Error unless a parameter of Keep::accum has the type that kernels of T read.
-template <class T>
-void expect_accum(const char* op, const char* what, const Tensor& x) {
-  if (x && x.dtype != dtype_of<Accum<T>>())
-    kernel_error("%s: the %s must be %s, got %s", op, what, name_of(dtype_of<Accum<T>>()),
-                 name_of(x.dtype));
-}
-
 }  // namespace
 }  // namespace strata
