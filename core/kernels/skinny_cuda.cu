@@ -214,7 +214,7 @@ void launch(const SkinnyProduct<T>& p, int waves, cudaStream_t stream) {
   if (bytes > 48 << 10)
     check_cuda(cudaFuncSetAttribute(skinny_kernel<T, F, kNorm>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-               "skinny product");
+               kSkinny);
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -225,7 +225,7 @@ void launch(const SkinnyProduct<T>& p, int waves, cudaStream_t stream) {
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = overlaps();
-  check_cuda(cudaLaunchKernelEx(&config, skinny_kernel<T, F, kNorm>, p, shares), "skinny product");
+  check_cuda(cudaLaunchKernelEx(&config, skinny_kernel<T, F, kNorm>, p, shares), kSkinny);
 }
 
 // kGroups and kDeep fill the registers.

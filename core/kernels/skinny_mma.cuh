@@ -39,24 +39,20 @@ __device__ __forceinline__ void finish(const SkinnyProduct<T>& a, int r, int64_t
   a.y[r * a.ld_y + n] = narrow_to<T>(z);
 }
 
-int device_attribute(cudaDeviceAttr what) {
-  int device = 0, value = 0;
-  check_cuda(cudaGetDevice(&device), "skinny product");
-  check_cuda(cudaDeviceGetAttribute(&value, what, device), "skinny product");
-  return value;
-}
+constexpr const char* kSkinny = "skinny product";
+
 int multiprocessors() {
-  static const int count = device_attribute(cudaDevAttrMultiProcessorCount);
+  static const int count = device_attribute(cudaDevAttrMultiProcessorCount, kSkinny);
   return count;
 }
 int64_t most_shared() {
-  static const int bytes = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  static const int bytes = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, kSkinny);
   return bytes;
 }
 
 // Whether a kernel may begin while the one before it ends.
 bool overlaps() {
-  static const bool can = device_attribute(cudaDevAttrComputeCapabilityMajor) >= 9;
+  static const bool can = device_attribute(cudaDevAttrComputeCapabilityMajor, kSkinny) >= 9;
   return can && cuda_path() == CudaPath::best;
 }
 

@@ -56,9 +56,8 @@ __device__ __forceinline__ Pack<T, N> weights_at(const T* w, int64_t c, T one) {
 // How many blocks of a kernel the card holds at once.
 template <class Kernel>
 int64_t resident_blocks(const char* op, Kernel kernel, int threads, size_t shared_bytes) {
-  int device = 0, processors = 0, each = 0;
-  check_cuda(cudaGetDevice(&device), op);
-  check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), op);
+  const int processors = device_attribute(cudaDevAttrMultiProcessorCount, op);
+  int each = 0;
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes),
              op);
   return int64_t(processors) * each;
