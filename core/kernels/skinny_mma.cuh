@@ -3,8 +3,8 @@
 
 #include "core/kernels/cuda_path.h"
 #include "core/kernels/mma.cuh"
+#include "core/kernels/pack.cuh"
 #include "core/kernels/skinny_cuda.h"
-#include "core/ops/cuda/pack.cuh"
 
 namespace strata {
 namespace {

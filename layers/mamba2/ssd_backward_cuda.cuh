@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/kernels/mma.cuh"
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 #include "layers/mamba2/ssd_backward_layout.h"
 
 namespace strata::mamba2 {

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "core/kernels/expect.cuh"
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 #include "core/ops/row_blocks.h"
 #include "layers/moe/route.h"
 

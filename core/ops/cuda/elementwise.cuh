@@ -17,7 +17,7 @@
 #pragma once
 
 #include "core/kernels/device.cuh"
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 
 namespace strata {
 namespace {

@@ -2,7 +2,7 @@
 // bytes.
 #pragma once
 
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 
 namespace strata {
 namespace {
