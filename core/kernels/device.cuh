@@ -29,6 +29,14 @@ inline void check_cuda(cudaError_t status, const char* what) {
 }
 inline void check_launch(const char* op) { check_cuda(cudaGetLastError(), op); }
 
+// Of the device in use; `what` names what asks.
+inline int device_attribute(cudaDeviceAttr attribute, const char* what) {
+  int device = 0, value = 0;
+  check_cuda(cudaGetDevice(&device), what);
+  check_cuda(cudaDeviceGetAttribute(&value, attribute, device), what);
+  return value;
+}
+
 // Blocks of a grid-stride loop over n elements.
 inline int blocks_for(int64_t n, int threads = kThreads) {
   const int64_t blocks = (n + threads - 1) / threads;
@@ -42,11 +50,31 @@ inline int blocks_for(int64_t n, int threads = kThreads) {
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, i##_n = (n); i < i##_n; \
        i += int64_t(gridDim.x) * blockDim.x)
 
+// Of a kernel whose launch may overlap the one before it in the stream: the next kernel may begin;
+// and: all kernels before this one are done, and what they wrote is seen. Neither does anything in
+// another launch or on a device below sm_90.
+__device__ __forceinline__ void let_next_kernel_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_previous_kernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 template <class T>
 __device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
   return x;
+}
+
+// The sum over the four lanes that share a row of a matrix unit's tile.
+__device__ __forceinline__ float quad_sum(float x) {
+  x += __shfl_xor_sync(kAllLanes, x, 1);
+  return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
 template <class T>
@@ -93,6 +121,12 @@ __device__ __forceinline__ void put(T* target, T value, bool accumulate) {
 
 __device__ __forceinline__ float exp_of(float x) { return expf(x); }
 __device__ __forceinline__ double exp_of(double x) { return exp(x); }
+// 2^x in one instruction, to about 22 bits; zero below 2^-126.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 __device__ __forceinline__ float log_of(float x) { return logf(x); }
 __device__ __forceinline__ double log_of(double x) { return log(x); }
 __device__ __forceinline__ float log1p_of(float x) { return log1pf(x); }

@@ -109,13 +109,13 @@ __global__ void __launch_bounds__(F::kWarps* kWarp, F::kBlocks)
     if (++x_turn == turns * F::kDeep) x_turn = 0;
   };
 
-  if (!a.weights_are_still) wait_for_previous();
+  if (!a.weights_are_still) wait_for_previous_kernels();
 #pragma unroll
   for (int s = 0; s < F::kDeep; ++s) load_w(s);
   if constexpr (kNorm) bring_weights(a, weights, turns * F::kDeep * k_warps * kStep);
-  if (a.weights_are_still) wait_for_previous();
+  if (a.weights_are_still) wait_for_previous_kernels();
   // Not before: the next kernel may count on all those before this one to be done.
-  let_next_begin();
+  let_next_kernel_begin();
 #pragma unroll
   for (int s = 0; s < F::kDeep; ++s) load_x(s);
   if constexpr (kNorm) __syncthreads();
@@ -141,9 +141,9 @@ __global__ void __launch_bounds__(F::kWarps* kWarp, F::kBlocks)
             for (int i = 0; i < G; ++i) {
               const bool upper = 2 * m + 1 < E;
               const int u = upper ? 2 * m + 1 : 0;
-              multiply_add<T>(sum[m][i], x[2 * m][2 * half], upper ? x[u][2 * half] : 0,
-                              x[2 * m][2 * half + 1], upper ? x[u][2 * half + 1] : 0,
-                              wf[s][i][2 * half], wf[s][i][2 * half + 1]);
+              const uint32_t rows[4] = {x[2 * m][2 * half], upper ? x[u][2 * half] : 0,
+                                        x[2 * m][2 * half + 1], upper ? x[u][2 * half + 1] : 0};
+              mma<T>(sum[m][i], rows, wf[s][i][2 * half], wf[s][i][2 * half + 1]);
             }
         load_w(s);
         load_x(s);
@@ -214,7 +214,7 @@ void launch(const SkinnyProduct<T>& p, int waves, cudaStream_t stream) {
   if (bytes > 48 << 10)
     check_cuda(cudaFuncSetAttribute(skinny_kernel<T, F, kNorm>,
                                     cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-               "skinny product");
+               kSkinny);
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -225,7 +225,7 @@ void launch(const SkinnyProduct<T>& p, int waves, cudaStream_t stream) {
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = overlaps();
-  check_cuda(cudaLaunchKernelEx(&config, skinny_kernel<T, F, kNorm>, p, shares), "skinny product");
+  check_cuda(cudaLaunchKernelEx(&config, skinny_kernel<T, F, kNorm>, p, shares), kSkinny);
 }
 
 // kGroups and kDeep fill the registers.

@@ -14,8 +14,6 @@ static DType stored_dtype(const ParamSlot& slot, DType dtype) {
 
 static DType grad_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
-static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 bool NamedParam::decays() const {
   if (slot->options.decay != Decay::automatic) return slot->options.decay == Decay::yes;
   return slot->shape.rank >= 2;
@@ -40,14 +38,15 @@ void ParamStore::add(NamedParam p) {
 size_t ParamStore::value_bytes(DType dtype) const {
   size_t bytes = 0;
   for (const NamedParam& p : params_)
-    bytes += padded(size_t(p.slot->shape.numel()) * size_of(stored_dtype(*p.slot, dtype)));
+    bytes += padded_bytes(size_t(p.slot->shape.numel()) * size_of(stored_dtype(*p.slot, dtype)));
   return bytes;
 }
 
 size_t ParamStore::grad_bytes(DType dtype) const {
   size_t bytes = 0;
   for (const NamedParam& p : params_)
-    if (p.trainable()) bytes += padded(size_t(p.slot->shape.numel()) * size_of(grad_dtype(dtype)));
+    if (p.trainable())
+      bytes += padded_bytes(size_t(p.slot->shape.numel()) * size_of(grad_dtype(dtype)));
   return bytes;
 }
 
@@ -55,7 +54,7 @@ size_t ParamStore::master_bytes(DType dtype) const {
   size_t bytes = 0;
   for (const NamedParam& p : params_)
     if (p.trainable() && size_of(stored_dtype(*p.slot, dtype)) == 2)
-      bytes += padded(size_t(p.slot->shape.numel()) * sizeof(float));
+      bytes += padded_bytes(size_t(p.slot->shape.numel()) * sizeof(float));
   return bytes;
 }
 
@@ -71,10 +70,10 @@ void ParamStore::allocate(DType dtype, bool with_grads, bool planning, Device de
     slot.value = view_of(planning ? nullptr : value, slot.shape, stored_dtype(slot, dtype), device);
     slot.value.param = &slot;
     slot.grad = {};
-    if (!planning) value += padded(slot.value.bytes());
+    if (!planning) value += padded_bytes(slot.value.bytes());
     if (!with_grads || slot.is_buffer) continue;
     slot.grad = view_of(planning ? nullptr : grad, slot.shape, grad_dtype(dtype), device);
-    if (!planning) grad += padded(slot.grad.bytes());
+    if (!planning) grad += padded_bytes(slot.grad.bytes());
   }
 }
 

@@ -11,6 +11,9 @@
 
 namespace strata {
 
+// What a tensor of `bytes` takes of a row of tensors, so that each starts at a multiple of 64.
+constexpr size_t padded_bytes(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
 // Memory that is held for the life of its owner (parameters, gradients, optimizer state, pools):
 // zero-filled, on one device. Throws Error (resource) when there is none.
 class STRATA_API Block {

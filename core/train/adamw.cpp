@@ -12,15 +12,13 @@ static const Op<AdamWArgs> adamw_op("adamw");
 static const Op<SquaredNormArgs> squared_norm_op("squared_norm");
 static const Op<SettleStepArgs> settle_step_op("settle_step");
 
-static size_t padded(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
 static int copies(const Tensor& value) { return size_of(value.dtype) == 2 ? 3 : 2; }
 
 AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(config) {
   size_t bytes = 0;
   for (const NamedParam& p : params_.all()) {
     if (!p.slot->grad) continue;
-    bytes += size_t(copies(p.slot->value)) * padded(p.slot->grad.bytes());
+    bytes += size_t(copies(p.slot->value)) * padded_bytes(p.slot->grad.bytes());
     device_ = p.slot->grad.device;
     dtype_ = p.slot->grad.dtype;
   }
@@ -34,7 +32,7 @@ AdamW::AdamW(ParamStore& params, AdamWConfig config) : params_(params), config_(
     State state{p.name, {}, {}, {}};
     const auto take = [&](Tensor& t) {
       t = view_of(next, grad.shape, grad.dtype, device_);
-      next += padded(grad.bytes());
+      next += padded_bytes(grad.bytes());
     };
     take(state.m);
     take(state.v);

@@ -37,7 +37,7 @@ struct HeadSums {
     const float2 z{z0.x + z1.x, z0.y + z1.y}, open{c0.x + c1.x + z.x, c0.y + c1.y + z.y};
     dlog.x -= dt.x * open.x, dlog.y -= dt.y * open.y;
     ddt = {open.x + diagonal.x, open.y + diagonal.y};
-    ahead = warp_sum(dt.x * z.x + dt.y * z.y), last = exp2_of(l.decay[parity][kQ - 1]);
+    ahead = warp_sum(dt.x * z.x + dt.y * z.y), last = exp2_fast(l.decay[parity][kQ - 1]);
     skip = l.skip[0] + l.skip[1] + l.skip[2] + l.skip[3];
   }
 
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(kChunkThreads, P* N <= 80 * 128 ? 2 : 1) chunk
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int j = at.row + 8 * e;
-        carried[e] = exp2_of(l.decay[parity][kQ - 1] - l.decay[parity][j]);
+        carried[e] = exp2_fast(l.decay[parity][kQ - 1] - l.decay[parity][j]);
         tail[e] = carried[e] * l.dt[parity][j];
       }
       constexpr int kTiles = P / 16 > 5 ? P / 32 : P / 16;  // few enough for the registers
@@ -241,7 +241,8 @@ __global__ void __launch_bounds__(kChunkThreads, P* N <= 80 * 128 ? 2 : 1) chunk
       const Warp at(warp);
       through = warp_sum(through);
       if (at.lane == 0) l.through[warp] = through;
-      const float p[2] = {exp2_of(l.decay[parity][at.row]), exp2_of(l.decay[parity][at.row + 8])};
+      const float p[2] = {exp2_fast(l.decay[parity][at.row]),
+                          exp2_fast(l.decay[parity][at.row + 8])};
       float v[2] = {};
       dc_part(warp, l, dy_rows, p, dc, v);
 #pragma unroll

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/kernels/mma.cuh"
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 #include "layers/mamba2/ssd_backward_layout.h"
 
 namespace strata::mamba2 {
@@ -10,15 +10,9 @@ namespace {
 
 constexpr int kQ = int(SsdBackwardSizes::kChunk);  // tokens per chunk
 constexpr float kLog2e = 1.4426950408889634f;
-// log2 of a decay that counts as none: exp2_of of a sum with it is zero. A document's first token
+// log2 of a decay that counts as none: exp2_fast of a sum with it is zero. A document's first token
 // has it, so that pairs of tokens from different documents vanish without a mask.
 constexpr float kGone = -140.f;
-
-__device__ __forceinline__ float exp2_of(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 
 // x, which the compiler cannot know: what is computed from it is computed where it is used, and not
 // kept in registers from before a loop.
@@ -32,8 +26,7 @@ struct Access {
   bool packs, pairs;
   Access(const Tensor& x, int64_t columns)
       : packs(packable(x) && columns % 8 == 0),
-        pairs(!x || (reinterpret_cast<uintptr_t>(x.data) % 4 == 0 && x.pitch % 2 == 0 &&
-                     columns % 2 == 0)) {}
+        pairs(!x || (rows_aligned(x, 4) && columns % 2 == 0)) {}
 };
 
 struct Back {
@@ -168,12 +161,6 @@ __device__ __forceinline__ void scale_rows(uint32_t (&a)[4], float low, float hi
     const float f = i % 2 ? high : low;
     a[i] = pack2<bf16>(v.x * f, v.y * f);
   }
-}
-
-// The sum over the four lanes that share a row of an accumulator.
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(kAllLanes, x, 1);
-  return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
 }  // namespace

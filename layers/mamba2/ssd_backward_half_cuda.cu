@@ -14,9 +14,7 @@ constexpr const char* kOp = "ssd_scan_backward";
 // device with less cannot run it.
 template <class Kernel>
 void allow_shared(Kernel* kernel, size_t bytes) {
-  int device = 0, most = 0;
-  check_cuda(cudaGetDevice(&device), kOp);
-  check_cuda(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), kOp);
+  const int most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, kOp);
   if (bytes > size_t(most))
     device_error(ErrorKind::device,
                  "%s: bf16 needs %zu bytes of shared memory a block for this head_dim and d_state, "

@@ -123,7 +123,7 @@ __device__ __forceinline__ void decay_part(int warp, ChunkShared<P, N>& l, int p
         for (int e = 0; e < 4; ++e) {
           const int i = i0 + e % 2, j = at.row + e / 2 * 8;
           const float2 pair = unpack2<bf16>(g[m][u][e / 2]);
-          float carried = exp2_of((e % 2 ? decay_i.y : decay_i.x) - decay_j[e / 2]);
+          float carried = exp2_fast((e % 2 ? decay_i.y : decay_i.x) - decay_j[e / 2]);
           if (diagonal.value && i < j) carried = 0;
           const float read = (e % 2 ? pair.y : pair.x) * carried;
           float value = dw[u][e] * read;

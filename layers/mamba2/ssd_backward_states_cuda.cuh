@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(2 * N, 256 / N) states_kernel(Back k) {
     commit_copies();
     auto& stage = l.stages[step % 3];
     const float total = stage.decay[kQ - 1];
-    const float last = exp2_of(total);
+    const float last = exp2_fast(total);
 #pragma unroll
     for (int i = 0; i < P / 8; ++i)
 #pragma unroll
@@ -108,9 +108,9 @@ __global__ void __launch_bounds__(2 * N, 256 / N) states_kernel(Back k) {
       load_matrix_transposed(a, left + t * padded_row(N) * 2);
       const auto factor = [&](int token) {
         const float2 decay = *reinterpret_cast<const float2*>(stage.decay + token);
-        if (back) return float2{exp2_of(decay.x), exp2_of(decay.y)};
+        if (back) return float2{exp2_fast(decay.x), exp2_fast(decay.y)};
         const float2 dt = *reinterpret_cast<const float2*>(stage.dt + token);
-        return float2{dt.x * exp2_of(total - decay.x), dt.y * exp2_of(total - decay.y)};
+        return float2{dt.x * exp2_fast(total - decay.x), dt.y * exp2_fast(total - decay.y)};
       };
       const float2 low = factor(t + p0), high = factor(t + 8 + p0);
 #pragma unroll

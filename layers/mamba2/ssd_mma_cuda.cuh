@@ -7,7 +7,7 @@
 #pragma once
 
 #include "core/kernels/mma.cuh"
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 #include "layers/mamba2/ssd_layout_cuda.h"
 
 namespace strata::mamba2 {

@@ -1,6 +1,6 @@
 // The scan token by token, as ssd_scan.h writes it; decode runs one. The state is read and written
 // once per token, which is all the time there is to save.
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 #include "layers/mamba2/ssd_coefficients_cuda.cuh"
 
 namespace strata::mamba2 {

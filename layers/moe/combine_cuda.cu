@@ -1,8 +1,8 @@
 // The weighted sum of what the experts return, and the load-balancing loss.
 #include <cmath>
 
-#include "core/kernels/device.cuh"
-#include "core/kernels/half.cuh"
+#include "core/kernels/expect.cuh"
+#include "core/kernels/pack.cuh"
 #include "core/ops/row_blocks.h"
 #include "layers/moe/route.h"
 
@@ -11,23 +11,11 @@ namespace {
 
 constexpr int kWarps = kThreads / kWarp;  // blockDim of kernels with a warp per row: 32, kWarps
 
-// N neighbours, moved at once.
-template <class T, int N>
-struct alignas(sizeof(T) * N) Few {
-  T v[N];
-};
-template <class T, int N>
-__device__ __forceinline__ Few<T, N> take(const T* at) {
-  return *reinterpret_cast<const Few<T, N>*>(at);
-}
-
 // Whether all rows of width d can be moved 16 bytes at a time.
 template <class T>
 bool in_packs(int64_t d, std::initializer_list<const Tensor*> tensors) {
-  constexpr int64_t V = 16 / sizeof(T);
-  bool packs = d % V == 0;
-  for (const Tensor* t : tensors)
-    packs = packs && (!*t || (reinterpret_cast<uintptr_t>(t->data) % 16 == 0 && t->pitch % V == 0));
+  bool packs = d % kPack<T> == 0;
+  for (const Tensor* t : tensors) packs = packs && packable(*t);
   return packs;
 }
 
@@ -43,29 +31,21 @@ __global__ void combine_kernel(CombineArgs a) {
   for (int64_t c = threadIdx.x * V; c < d; c += blockDim.x * V) {
     A sum[V] = {};
     for (int j = 0; j < k; ++j) {
-      const Few<T, V> x = take<T, V>(a.x.row<T>(row[j]) + c);
+      const Pack<T, V> x = load_pack<V>(a.x.row<T>(row[j]) + c);
 #pragma unroll
-      for (int i = 0; i < V; ++i) sum[i] += w[j] * wide(x.v[i]);
+      for (int i = 0; i < V; ++i) sum[i] += w[j] * wide(x[i]);
     }
-    Few<T, V> out;
+    Pack<T, V> out;
 #pragma unroll
-    for (int i = 0; i < V; ++i) out.v[i] = narrow_to<T>(sum[i]);
-    *reinterpret_cast<Few<T, V>*>(y + c) = out;
+    for (int i = 0; i < V; ++i) out[i] = narrow_to<T>(sum[i]);
+    store_pack(y + c, out);
   }
-}
-
-// Throws Error unless what T is combined with is in the type of sums.
-template <class T>
-void expect_sums(const char* op, const Tensor& x) {
-  if (x && x.dtype != dtype_of<Accum<T>>())
-    kernel_error("%s: weights must be %s, got %s", op, name_of(dtype_of<Accum<T>>()),
-                 name_of(x.dtype));
 }
 
 template <class T>
 void combine_cuda(const CombineArgs& a, Stream stream) {
-  expect_sums<T>("moe_combine", a.weights);
-  constexpr int V = 16 / sizeof(T);
+  expect_accum<T>("moe_combine", "weights", a.weights);
+  constexpr int V = kPack<T>;
   const int64_t d = a.x.cols();
   const bool packs = in_packs<T>(d, {&a.x, &a.y});
   const int64_t n = packs ? d / V : d,
@@ -89,18 +69,18 @@ __global__ void combine_backward_kernel(CombineBackwardArgs a) {
   A dot = 0;
 #pragma unroll 4
   for (int64_t c = threadIdx.x * V; c < d; c += kWarp * V) {
-    const Few<T, V> g = take<T, V>(dy + c), p = take<T, V>(x + c);
+    const Pack<T, V> g = load_pack<V>(dy + c), p = load_pack<V>(x + c);
 #pragma unroll
-    for (int i = 0; i < V; ++i) dot += wide(g.v[i]) * wide(p.v[i]);
+    for (int i = 0; i < V; ++i) dot += wide(g[i]) * wide(p[i]);
     if (!dx) continue;
-    Few<T, V> out = {};
-    if (a.dx.accumulate) out = take<T, V>(dx + c);
+    Pack<T, V> out = {};
+    if (a.dx.accumulate) out = load_pack<V>(dx + c);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const A value = w * wide(g.v[i]);
-      out.v[i] = narrow_to<T>(a.dx.accumulate ? wide(out.v[i]) + value : value);
+      const A value = w * wide(g[i]);
+      out[i] = narrow_to<T>(a.dx.accumulate ? wide(out[i]) + value : value);
     }
-    *reinterpret_cast<Few<T, V>*>(dx + c) = out;
+    store_pack(dx + c, out);
   }
   if (!a.dweights.wanted) return;
   dot = warp_sum(dot);
@@ -109,8 +89,8 @@ __global__ void combine_backward_kernel(CombineBackwardArgs a) {
 
 template <class T>
 void combine_backward_cuda(const CombineBackwardArgs& a, Stream stream) {
-  expect_sums<T>("moe_combine_backward", a.weights);
-  expect_sums<T>("moe_combine_backward", a.dweights.grad);
+  expect_accum<T>("moe_combine_backward", "weights", a.weights);
+  expect_accum<T>("moe_combine_backward", "weights", a.dweights.grad);
   const int64_t choices = a.dy.rows() * a.weights.cols();
   auto kernel = combine_backward_kernel<T, 1>;
   // One number at a time else, which keeps the order of the sums.

@@ -1,5 +1,6 @@
 #include "core/ops/cuda/activation.cuh"
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {

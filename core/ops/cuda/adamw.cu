@@ -75,7 +75,7 @@ __global__ void squared_norm_kernel(SquaredNormArgs a, bool wide) {
   const int64_t n = a.x.numel(), packs = wide ? n / V : 0;
   double sum = 0;
   STRATA_GRID_LOOP(i, packs) {
-    const Pack<T, V> p = load<T, V>(x + i * V);
+    const Pack<T, V> p = load_pack<V>(x + i * V);
 #pragma unroll
     for (int k = 0; k < V; ++k) sum += double(p[k]) * double(p[k]);
   }

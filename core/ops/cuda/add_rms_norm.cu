@@ -1,6 +1,7 @@
 // add_rms_norm; how it goes over rows: see rms_norm.cu. Its backward is rms_norm's, which adds.
 #include "core/ops/add_rms_norm.h"
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/row_walk.cuh"
 
 namespace strata {
@@ -87,7 +88,7 @@ __global__ void __launch_bounds__(kWalkThreads) add_rms_norm_walk_kernel(AddRmsN
 
 template <class T>
 void add_rms_norm_cuda(const AddRmsNormArgs& a, Stream stream) {
-  expect_accum<T>("add_rms_norm", "weight", a.weight);
+  expect_accum<T>("add_rms_norm", "the weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs =
       packable(a.h) && packable(a.y) && packable(a.weight) && packable(a.sum) && packable(a.n);

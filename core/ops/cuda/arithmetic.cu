@@ -1,5 +1,6 @@
 #include "core/ops/arithmetic.h"
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 #include "core/ops/cuda/row_reduce.cuh"
 #include "core/ops/row_blocks.h"

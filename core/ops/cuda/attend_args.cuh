@@ -1,9 +1,9 @@
 // The arguments of the attention kernels on CUDA, which keys a query sees and where they lie.
 #pragma once
 
+#include "core/kernels/pack.cuh"
 #include "core/ops/attend.h"
 #include "core/ops/attend_workspace_cuda.h"
-#include "core/ops/cuda/pack.cuh"
 
 namespace strata {
 namespace {

@@ -142,7 +142,7 @@ __device__ __forceinline__ void put_row(T* row, const float (&x)[C][4], int half
 }
 // Whether rows of heads in x can be written two elements at a time.
 inline bool has_pairs(const GradTarget& x, int dim) {
-  return dim % 2 == 0 && x.grad.pitch % 2 == 0 && reinterpret_cast<uintptr_t>(x.grad.data) % 4 == 0;
+  return dim % 2 == 0 && rows_aligned(x.grad, 4);
 }
 
 }  // namespace

@@ -12,11 +12,6 @@ namespace {
 
 constexpr float kNoScore = -1e30f;  // less than every score
 
-__device__ __forceinline__ float exp2_fast(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
 __device__ __forceinline__ float tanh_fast(float x) {
   return 1.f - __fdividef(2.f, 1.f + exp2_fast(x * float(2 * kLog2E)));
 }
@@ -124,10 +119,6 @@ __device__ __forceinline__ void add_weighted(const float (&w)[M][N][4], const T*
 // and 2 half + 1 of an accumulator of 8 columns are columns lane % 4 * 2 + {0, 1}.
 __device__ __forceinline__ int lane_row() { return int(threadIdx.x) % kWarp / 4; }
 __device__ __forceinline__ int lane_column() { return int(threadIdx.x) % 4 * 2; }
-__device__ __forceinline__ float quad_sum(float x) {
-  x += __shfl_xor_sync(kAllLanes, x, 1);
-  return x + __shfl_xor_sync(kAllLanes, x, 2);
-}
 __device__ __forceinline__ float quad_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));

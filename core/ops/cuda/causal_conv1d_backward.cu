@@ -2,6 +2,7 @@
 // sums per block of conv_time_block tokens.
 #include <type_traits>
 
+#include "core/kernels/expect.cuh"
 #include "core/kernels/mma.cuh"
 #include "core/ops/cuda/conv_inputs.cuh"
 
@@ -144,9 +145,9 @@ __global__ void __launch_bounds__(kPackThreads, 5)
   // dx of the oldest token is complete.
   const auto finish = [&](int64_t t) {
     if (t >= t0 && a.dx.wanted)
-      put_wide(a.dx.grad.row<T>(b * seq_len + t) + c, dx[0], a.dx.accumulate);
+      put_accum(a.dx.grad.row<T>(b * seq_len + t) + c, dx[0], a.dx.accumulate);
     if (t < 0 && a.dinitial.wanted)
-      put_wide(a.dinitial.grad.row<T>((b + 1) * kPast + t) + c, dx[0], a.dinitial.accumulate);
+      put_accum(a.dinitial.grad.row<T>((b + 1) * kPast + t) + c, dx[0], a.dinitial.accumulate);
   };
   // own: the token's part of the sums is this block's.
   const auto step = [&](int64_t t, auto own) {
@@ -264,8 +265,8 @@ void causal_conv1d_backward_cuda(const CausalConv1dBackwardArgs& a, Stream strea
   const int64_t kernel = a.weight.shape[2];
   if (a.x.numel() == 0) return;
   expect_bias<T>(kOp, a.bias);
-  expect_accum<T>(kOp, "gradient of the weight", a.dweight.grad);
-  expect_accum<T>(kOp, "gradient of the bias", a.dbias.grad);
+  expect_accum<T>(kOp, "the gradient of the weight", a.dweight.grad);
+  expect_accum<T>(kOp, "the gradient of the bias", a.dbias.grad);
   const int64_t tokens = conv_time_block(a.x);
   const int64_t time_blocks = (seq_len + tokens - 1) / tokens;
   if (!conv_backward_packs<T>(a, time_blocks, tokens, stream_of(stream))) {

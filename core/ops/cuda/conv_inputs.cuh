@@ -1,6 +1,7 @@
 // What the kernels of causal_conv1d share: where their inputs lie.
 #pragma once
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/causal_conv1d.h"
 #include "core/ops/cuda/stream.cuh"
 
@@ -50,7 +51,7 @@ __device__ __forceinline__ Accum<T> bias_at(const Tensor& bias, int64_t c) {
 }
 template <class T>
 void expect_bias(const char* op, const Tensor& bias) {
-  if (bias && bias.dtype != dtype_of<T>()) expect_accum<T>(op, "bias", bias);
+  if (bias && bias.dtype != dtype_of<T>()) expect_accum<T>(op, "the bias", bias);
 }
 
 // bias + taps . inputs of token t in channel c; w: the channel's taps, `step` apart

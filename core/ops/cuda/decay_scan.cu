@@ -4,6 +4,7 @@
 // it runs again from the state that the segments before it leave. No division, no logarithm.
 #include "core/ops/decay_scan.h"
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {

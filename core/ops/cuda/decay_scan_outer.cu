@@ -3,6 +3,7 @@
 // holds 32 columns of the state of one (sequence, head) pair: a lane per column, its rows spread
 // over the warps. Tokens are staged through shared memory, 16 at a time; the warps' shares of y
 // are added up after each stage in the order of the warps.
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 #include "core/ops/decay_scan.h"
 

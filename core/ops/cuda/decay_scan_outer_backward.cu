@@ -6,6 +6,7 @@
 //   dk = (E o D)^T q + w o (v dS^T)           dS <- e_{n-1} dS + (e o q)^T dy
 //   dD = E o P, de = q . (dy S^T), dw = k . (v dS^T), de_{n-1} += dS . S
 #include "core/kernels/decay_tile.cuh"
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 #include "core/ops/decay_scan.h"
 

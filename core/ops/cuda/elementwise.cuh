@@ -17,37 +17,18 @@
 #pragma once
 
 #include "core/kernels/device.cuh"
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 
 namespace strata {
 namespace {
 
 template <class T, int V>
-__device__ __forceinline__ Pack<T, V> load(const T* x) {
-  return load_pack<V>(x);
-}
-template <class T, int V>
 __device__ __forceinline__ Pack<T, V> load(const Tensor& x, int64_t r, int64_t c) {
-  return load<T, V>(x.row<T>(r) + c);
-}
-template <class T, int V>
-__device__ __forceinline__ void store(T* y, const Pack<T, V>& p) {
-  store_pack(y, p);
+  return load_pack<V>(x.row<T>(r) + c);
 }
 template <class T, int V>
 __device__ __forceinline__ void store(const Tensor& y, int64_t r, int64_t c, const Pack<T, V>& p) {
-  store(y.row<T>(r) + c, p);
-}
-// y = or += p
-template <class T, int V>
-__device__ __forceinline__ void put_pack(const Tensor& y, int64_t r, int64_t c, Pack<T, V> p,
-                                         bool accumulate) {
-  if (accumulate) {
-    const Pack<T, V> old = load<T, V>(y, r, c);
-#pragma unroll
-    for (int i = 0; i < V; ++i) p[i] += old[i];
-  }
-  store(y, r, c, p);
+  store_pack(y.row<T>(r) + c, p);
 }
 
 // x in the type that T is computed in.
@@ -59,17 +40,7 @@ template <class T, int V>
 __device__ __forceinline__ Pack<Accum<T>, V> load_accum(const Tensor& x, int64_t r, int64_t c) {
   return load_accum<T, V>(x.row<T>(r) + c);
 }
-// y = or += p, rounded once
-template <class T, int V>
-__device__ __forceinline__ void put_accum(T* y, Pack<Accum<T>, V> p, bool accumulate) {
-  if (accumulate) {
-    const Pack<Accum<T>, V> old = load_accum<T, V>(y);
-#pragma unroll
-    for (int i = 0; i < V; ++i) p[i] += old[i];
-  }
-  store(y, narrow<T>(p));
-}
-// The same for a y of T or of Accum<T>, which gradients of parameters are.
+// y = or += p, rounded once, for a y of T or of Accum<T>, which gradients of parameters are.
 template <class T, int V>
 __device__ __forceinline__ void put_accum(const Tensor& y, int64_t r, int64_t c,
                                           const Pack<Accum<T>, V>& p, bool accumulate) {
@@ -92,20 +63,6 @@ template <class T>
 __device__ __forceinline__ Accum<T> get_at(const Tensor& x, int64_t at) {
   if (!is_half<T> || x.dtype != dtype_of<T>()) return x.ptr<Accum<T>>()[at];
   return wide(x.ptr<T>()[at]);
-}
-
-// Throws Error unless what a kernel for T reads is of T.
-template <class T>
-inline void expect_read(const char* op, std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* t : tensors)
-    if (*t && t->dtype != dtype_of<T>())
-      kernel_error("%s: %s cannot be mixed with %s", op, name_of(t->dtype), name_of(dtype_of<T>()));
-}
-// Throws Error unless what a kernel for T takes in either type is of T or of Accum<T>.
-template <class T>
-inline void expect_either(const char* op, std::initializer_list<const Tensor*> tensors) {
-  for (const Tensor* t : tensors)
-    if (*t && t->dtype != dtype_of<Accum<T>>()) expect_read<T>(op, {t});
 }
 
 // Whether every row starts at a multiple of 16 bytes.

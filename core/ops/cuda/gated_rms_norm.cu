@@ -1,4 +1,5 @@
 // gated_rms_norm: rms(x silu(z)) w, or rms(x) w silu(z). How it goes over rows: see rms_norm.cu.
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/row_walk.cuh"
 #include "core/ops/rms_norm.h"
 
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(kWalkThreads) gated_rms_norm_walk_kernel(Gated
 
 template <class T>
 void gated_rms_norm_cuda(const GatedRmsNormArgs& a, Stream stream) {
-  expect_accum<T>("gated_rms_norm", "weight", a.weight);
+  expect_accum<T>("gated_rms_norm", "the weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.z) && packable(a.weight) && packable(a.y);
   const bool walked = with_walk<T>(a.x, group, 2, packs, [&](auto n, int threads) {
@@ -131,8 +132,8 @@ __global__ void gated_rms_norm_dx_kernel(GatedRmsNormBackwardArgs a) {
       dx.v[e] = inv * (u * s - pull * by_x);
       dz.v[e] = inv * (u * v.v[e] - pull * by_s) * sig * (1 + gate.v[e] * (1 - sig));
     }
-    if (a.dx.wanted) put_wide(a.dx.grad.row<T>(team.row) + team.at + c, dx, a.dx.accumulate);
-    if (a.dz.wanted) put_wide(a.dz.grad.row<T>(team.row) + team.at + c, dz, a.dz.accumulate);
+    if (a.dx.wanted) put_accum(a.dx.grad.row<T>(team.row) + team.at + c, dx, a.dx.accumulate);
+    if (a.dz.wanted) put_accum(a.dz.grad.row<T>(team.row) + team.at + c, dz, a.dz.accumulate);
   }
 }
 
@@ -195,8 +196,8 @@ __global__ void __launch_bounds__(kWalkThreads)
         }
       }
       const int64_t c = walk.at + walk.column(k);
-      if (a.dx.wanted) put_wide(a.dx.grad.row<T>(walk.row) + c, dx, a.dx.accumulate);
-      if (a.dz.wanted) put_wide(a.dz.grad.row<T>(walk.row) + c, dz, a.dz.accumulate);
+      if (a.dx.wanted) put_accum(a.dx.grad.row<T>(walk.row) + c, dx, a.dx.accumulate);
+      if (a.dz.wanted) put_accum(a.dz.grad.row<T>(walk.row) + c, dz, a.dz.accumulate);
     }
   }
   if (a.partial) walk_sums(walk, a.partial, 0, dw);
@@ -206,7 +207,7 @@ template <class T>
 void gated_rms_norm_backward_cuda(const GatedRmsNormBackwardArgs& a, Stream stream) {
   using A = Accum<T>;
   constexpr const char* kOp = "gated_rms_norm_backward";
-  expect_accum<T>(kOp, "weight", a.weight);
+  expect_accum<T>(kOp, "the weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.z) && packable(a.weight) && packable(a.dy) &&
                      packable(a.dx.grad) && packable(a.dz.grad) && packable(a.partial);

@@ -1,5 +1,6 @@
 #include "core/ops/gather.h"
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/scatter_rows.cuh"
 
 namespace strata {

@@ -59,7 +59,7 @@ struct Carrier {
       const T* p = x.data + (Source::kAlong ? line * x.pitch + k : k * x.pitch + line);
       const int64_t left = Source::kAlong ? depth - k : x.count - line;
       if (x.wide && left >= V) {
-        held[step] = load<T, V>(p);
+        held[step] = load_pack<V>(p);
       } else {
 #pragma unroll
         for (int i = 0; i < V; ++i)
@@ -78,7 +78,7 @@ struct Carrier {
 #pragma unroll
         for (int i = 0; i < V; ++i) at[i * kStride] = held[step][i];
       } else {
-        store(at, held[step]);
+        store_pack(at, held[step]);
       }
     }
   }
@@ -127,13 +127,13 @@ __device__ __forceinline__ void tile_product(const A& a, const B& b, int64_t m0,
       constexpr int PM = M < V ? M : V;
 #pragma unroll
       for (int i = 0; i < M; i += PM) {
-        const Pack<T, PM> p = load<T, PM>(&as[at][k][line_of_element<M, V>(ty, i)]);
+        const Pack<T, PM> p = load_pack<PM>(&as[at][k][line_of_element<M, V>(ty, i)]);
 #pragma unroll
         for (int v = 0; v < PM; ++v) x[i + v] = p[v];
       }
 #pragma unroll
       for (int j = 0; j < N; j += V) {
-        const Pack<T, V> p = load<T, V>(&bs[at][k][line_of_element<N, V>(tx, j)]);
+        const Pack<T, V> p = load_pack<V>(&bs[at][k][line_of_element<N, V>(tx, j)]);
 #pragma unroll
         for (int v = 0; v < V; ++v) y[j + v] = p[v];
       }
@@ -160,10 +160,10 @@ __device__ __forceinline__ void tile_product(const A& a, const B& b, int64_t m0,
       T* target = c + m * pitch_c + n;
       if (wide_c && n + V <= b.count) {
         Pack<T, V> p = {};
-        if (accumulate) p = load<T, V>(target);
+        if (accumulate) p = load_pack<V>(target);
 #pragma unroll
         for (int v = 0; v < V; ++v) p[v] += sum[i][j + v];
-        store(target, p);
+        store_pack(target, p);
       } else {
 #pragma unroll
         for (int v = 0; v < V; ++v)

@@ -1,6 +1,7 @@
 // grouped_linear on tensor cores, for weights and activations of two bytes.
 #include <type_traits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/grouped_linear_wgmma.cuh"
 #include "core/ops/cuda/mma_tile.cuh"
 
@@ -19,12 +20,6 @@ struct RowsArgs {
   bool wide_x = false, wide_weight = false, paired = false;
   int64_t row_tiles = 0;  // at most
 };
-
-// Whether two neighbouring numbers of even columns can be stored at once.
-template <class T>
-bool pairs_of(const Tensor& y) {
-  return reinterpret_cast<uintptr_t>(y.data) % (2 * sizeof(T)) == 0 && y.pitch % 2 == 0;
-}
 
 // kForward: W_g is (n, k), else (k, n).
 template <class T, class Tile, bool kForward>
@@ -70,8 +65,14 @@ void rows_product(const char* op, const Tensor& x, const Tensor& weight, const T
   if (warpgroups && x.rows() > 16)
     return rows_by_warpgroups<T, std::conditional_t<kForward, PairTile, LongTile>, kForward>(
         op, x, weight, offsets, y, accumulate, stream);
-  const RowsArgs a{
-      x, weight, offsets, y, accumulate, wide_rows<T>(x), wide_rows<T>(weight), pairs_of<T>(y)};
+  const RowsArgs a{x,
+                   weight,
+                   offsets,
+                   y,
+                   accumulate,
+                   wide_rows<T>(x),
+                   wide_rows<T>(weight),
+                   rows_aligned(y, 2 * sizeof(T))};
   if (x.rows() <= 16 * weight.shape[0])
     run_rows<T, FlatMmaTile, kForward>(op, a, stream);
   else
@@ -128,7 +129,7 @@ void grouped_linear_backward_mma(const GroupedLinearBackwardArgs& a, Stream stre
   check_cuda(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kShared), op);
   kernel<<<blocks_for(units, 1), Tile::kTileThreads, Tile::kShared, stream_of(stream)>>>(
-      a, wide_rows<T>(a.x), wide_rows<T>(a.dy), pairs_of<float>(a.dweight.grad));
+      a, wide_rows<T>(a.x), wide_rows<T>(a.dy), rows_aligned(a.dweight.grad, 2 * sizeof(float)));
   check_launch(op);
 }
 

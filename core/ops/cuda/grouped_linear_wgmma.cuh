@@ -190,9 +190,7 @@ void run_warpgroups(const char* op, const CUtensorMap& map_a, const CUtensorMap&
   const auto kernel = warpgroup_kernel<T, Y, Tile, kProduct>;
   const int64_t units = a.down * a.across * (kProduct == Product::dweight ? a.groups : int64_t{1});
   if (units == 0) return;
-  int device = 0, processors = 0;
-  check_cuda(cudaGetDevice(&device), op);
-  check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), op);
+  const int processors = device_attribute(cudaDevAttrMultiProcessorCount, op);
   check_cuda(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kShared), op);
   const int64_t most = int64_t{processors} * Tile::kBlocks;

@@ -1,4 +1,5 @@
 // layer_norm. How it goes over rows: see rms_norm.cu.
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/row_walk.cuh"
 #include "core/ops/rms_norm.h"
 
@@ -93,8 +94,8 @@ __global__ void __launch_bounds__(kWalkThreads) layer_norm_walk_kernel(LayerNorm
 
 template <class T>
 void layer_norm_cuda(const LayerNormArgs& a, Stream stream) {
-  expect_accum<T>("layer_norm", "weight", a.weight);
-  expect_accum<T>("layer_norm", "bias", a.bias);
+  expect_accum<T>("layer_norm", "the weight", a.weight);
+  expect_accum<T>("layer_norm", "the bias", a.bias);
   const int64_t d = a.x.cols();
   const bool packs = packable(a.x) && packable(a.weight) && packable(a.bias) && packable(a.y);
   const bool walked = with_walk<T>(a.x, d, 1, packs, [&](auto n, int threads) {
@@ -137,7 +138,7 @@ __global__ void layer_norm_dx_kernel(LayerNormBackwardArgs a) {
 #pragma unroll
     for (int e = 0; e < N; ++e)
       out.v[e] = inv * (g.v[e] * out.v[e] - shift - (v.v[e] - mean) * pull);
-    put_wide(dx + c, out, a.dx.accumulate);
+    put_accum(dx + c, out, a.dx.accumulate);
   }
 }
 
@@ -214,7 +215,7 @@ template <class T>
 void layer_norm_backward_cuda(const LayerNormBackwardArgs& a, Stream stream) {
   using A = Accum<T>;
   constexpr const char* kOp = "layer_norm_backward";
-  expect_accum<T>(kOp, "weight", a.weight);
+  expect_accum<T>(kOp, "the weight", a.weight);
   const int64_t d = a.x.cols();
   const bool packs = packable(a.x) && packable(a.weight) && packable(a.dy) && packable(a.dx.grad) &&
                      packable(a.partial);

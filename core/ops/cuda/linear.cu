@@ -17,7 +17,7 @@ struct FillRows {
 
   template <int V>
   __device__ void run(int64_t r, int64_t c) const {
-    store(y, r, c, load<T, V>(bias + c));
+    store(y, r, c, load_pack<V>(bias + c));
   }
 };
 

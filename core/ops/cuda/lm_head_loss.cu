@@ -2,6 +2,7 @@
 
 #include <climits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {
@@ -87,7 +88,7 @@ __device__ __forceinline__ void replace_by_gradient(T* row, int n, Accum<T> scal
       p[i] = slope * pull * exp_for<T>(z - lse);
       if (v + i == label) p[i] -= slope;
     }
-    store(row + v, narrow<T>(p));
+    store_pack(row + v, narrow<T>(p));
   }
 }
 

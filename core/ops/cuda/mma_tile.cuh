@@ -84,7 +84,7 @@ struct Staged {
 #pragma unroll
         for (int i = 0; i < kChunk; ++i)
           if (i < n) p[i] = from[offsets[step] + i];
-        store(reinterpret_cast<T*>(to + step * kDown * kRowBytes), p);
+        store_pack(reinterpret_cast<T*>(to + step * kDown * kRowBytes), p);
       }
     }
     from += kAlong ? Tile::kDepth : Tile::kDepth * pitch;

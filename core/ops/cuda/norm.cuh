@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/stream.cuh"
 #include "core/ops/row_blocks.h"
 
@@ -55,9 +56,8 @@ __device__ __forceinline__ Pack<T, N> weights_at(const T* w, int64_t c, T one) {
 // How many blocks of a kernel the card holds at once.
 template <class Kernel>
 int64_t resident_blocks(const char* op, Kernel kernel, int threads, size_t shared_bytes) {
-  int device = 0, processors = 0, each = 0;
-  check_cuda(cudaGetDevice(&device), op);
-  check_cuda(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), op);
+  const int processors = device_attribute(cudaDevAttrMultiProcessorCount, op);
+  int each = 0;
   check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kernel, threads, shared_bytes),
              op);
   return int64_t(processors) * each;
@@ -144,7 +144,7 @@ template <class T>
 void sum_blocks(const char* op, const GradTarget& target, const Tensor& partial, int64_t blocks,
                 int64_t offset, cudaStream_t stream) {
   if (!target.wanted) return;
-  expect_accum<T>(op, "gradient of a parameter", target.grad);
+  expect_accum<T>(op, "the gradient of a parameter", target.grad);
   const unsigned grid = unsigned((target.grad.numel() + kWarp - 1) / kWarp);
   sum_blocks_kernel<T><<<grid, dim3(kWarp, kSumRows), 0, stream>>>(target, partial, blocks, offset);
 }

@@ -3,6 +3,7 @@
 // numbers that lie on 16 bytes are walked (row_walk.cuh), which reads everything once.
 #include "core/ops/rms_norm.h"
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/rms_norm_short.cuh"
 #include "core/ops/cuda/row_walk.cuh"
 
@@ -70,7 +71,7 @@ __global__ void __launch_bounds__(kWalkThreads) rms_norm_walk_kernel(RmsNormArgs
 
 template <class T>
 void rms_norm_cuda(const RmsNormArgs& a, Stream stream) {
-  expect_accum<T>("rms_norm", "weight", a.weight);
+  expect_accum<T>("rms_norm", "the weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.weight) && packable(a.y);
   if constexpr (is_half<T>) {
@@ -115,7 +116,7 @@ __global__ void rms_norm_dx_kernel(RmsNormBackwardArgs a) {
     Pack<A, N> out = weights_at<N>(a.weight.ptr<A>(), team.at + c, one);
 #pragma unroll
     for (int e = 0; e < N; ++e) out.v[e] = inv * (u.v[e] * out.v[e] - v.v[e] * pull);
-    put_wide(dx + c, out, a.dx.accumulate);
+    put_accum(dx + c, out, a.dx.accumulate);
   }
 }
 
@@ -183,7 +184,7 @@ template <class T>
 void rms_norm_backward_cuda(const RmsNormBackwardArgs& a, Stream stream) {
   using A = Accum<T>;
   constexpr const char* kOp = "rms_norm_backward";
-  expect_accum<T>(kOp, "weight", a.weight);
+  expect_accum<T>(kOp, "the weight", a.weight);
   const int64_t group = a.options.group;
   const bool packs = packable(a.x) && packable(a.weight) && packable(a.dy) && packable(a.dx.grad) &&
                      packable(a.partial);

@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kThreads, 3)
       if (!there || !a.dx.wanted) return;
 #pragma unroll
       for (int e = 0; e < N; ++e) out[e] = inv[i] * (out[e] * w[e] - x[e] * pull);
-      put_wide(a.dx.grad.row<T>(row) + c, out, a.dx.accumulate);
+      put_accum(a.dx.grad.row<T>(row) + c, out, a.dx.accumulate);
     });
   }
   if (!a.partial) return;

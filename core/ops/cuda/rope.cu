@@ -1,5 +1,6 @@
 #include "core/ops/rope.h"
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {

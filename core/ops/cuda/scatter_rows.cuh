@@ -6,6 +6,7 @@
 // by row in registers. Every row of y is read at most, and written at least, once.
 #pragma once
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {
@@ -136,7 +137,7 @@ __device__ __forceinline__ void scatter_add_list(const ScatterArgs& a, int64_t r
 #pragma unroll
       for (int j = 0; j < V; ++j) sum[j] += wide(p[j]);
     }
-    store(y, narrow<Y>(sum));
+    store_pack(y, narrow<Y>(sum));
   }
   __syncthreads();
   for (int r = threadIdx.x; r < rows; r += kThreads)

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "core/kernels/expect.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 #include "core/ops/cuda/row_reduce.cuh"
 
@@ -42,7 +43,7 @@ __global__ void softmax_kernel(SoftmaxArgs a) {
       Pack<A, V> p = load_accum<T, V>(x + c);
 #pragma unroll
       for (int i = 0; i < V; ++i) p[i] = exp_of(scale * p[i] - largest) / sum;
-      store(y + c, narrow<T>(p));
+      store_pack(y + c, narrow<T>(p));
     }
   }
 }

@@ -2,7 +2,7 @@
 // bytes.
 #pragma once
 
-#include "core/ops/cuda/pack.cuh"
+#include "core/kernels/pack.cuh"
 
 namespace strata {
 namespace {
@@ -14,25 +14,6 @@ __device__ __forceinline__ Accum<T> sigmoid_for(Accum<T> x) {
     return __fdividef(1.0f, 1.0f + __expf(-x));
   else
     return sigmoid_of(x);
-}
-
-// target = or += value, rounded once.
-template <class T, int N>
-__device__ __forceinline__ void put_wide(T* target, Pack<Accum<T>, N> value, bool accumulate) {
-  if (accumulate) {
-    const Pack<Accum<T>, N> before = widen(load_pack<N>(target));
-#pragma unroll
-    for (int e = 0; e < N; ++e) value.v[e] += before.v[e];
-  }
-  store_pack(target, narrow<T>(value));
-}
-
-// Throws Error unless a parameter of Keep::accum has the type that kernels of T read.
-template <class T>
-void expect_accum(const char* op, const char* what, const Tensor& x) {
-  if (x && x.dtype != dtype_of<Accum<T>>())
-    kernel_error("%s: the %s must be %s, got %s", op, what, name_of(dtype_of<Accum<T>>()),
-                 name_of(x.dtype));
 }
 
 }  // namespace

@@ -44,22 +44,24 @@ __device__ __forceinline__ Pack<T, N> narrow(const Pack<A, N>& p) {
   return out;
 }
 
-// target = or += value, as the gradient's place asks.
-template <int N, class T>
-__device__ __forceinline__ void put_pack(T* target, Pack<T, N> value, bool accumulate) {
+// target = or += value, as the gradient's place asks, rounded once.
+template <class T, int N>
+__device__ __forceinline__ void put_accum(T* target, Pack<Accum<T>, N> value, bool accumulate) {
   if (accumulate) {
-    const Pack<T, N> before = load_pack<N>(target);
+    const Pack<Accum<T>, N> before = widen(load_pack<N>(target));
 #pragma unroll
     for (int e = 0; e < N; ++e) value.v[e] += before.v[e];
   }
-  store_pack(target, value);
+  store_pack(target, narrow<T>(value));
 }
 
-// Whether every row of x starts on 16 bytes; an absent tensor does not stand in the way.
-inline bool packable(const Tensor& x) {
-  return !x || (reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
-                x.pitch * int64_t(size_of(x.dtype)) % 16 == 0);
+// Whether every row of x starts at a multiple of `bytes`; an absent tensor does not stand in the
+// way.
+inline bool rows_aligned(const Tensor& x, int64_t bytes) {
+  return !x || (reinterpret_cast<uintptr_t>(x.data) % uintptr_t(bytes) == 0 &&
+                x.pitch * int64_t(size_of(x.dtype)) % bytes == 0);
 }
+inline bool packable(const Tensor& x) { return rows_aligned(x, 16); }
 
 }  // namespace
 }  // namespace strata
