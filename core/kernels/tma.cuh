@@ -10,8 +10,6 @@
 
 namespace strata {
 
-constexpr int kPanelColumns = 64;
-
 // x: (batch, rows, columns), rows `pitch` elements apart; boxes of box_rows by 64 columns.
 inline CUtensorMap tensor_map(const Tensor& x, int box_rows) {
   static const PFN_cuTensorMapEncodeTiled_v12000 encode = [] {
@@ -43,26 +41,21 @@ inline CUtensorMap tensor_map(const Tensor& x, int box_rows) {
   return map;
 }
 
-#ifdef __CUDACC__
+#ifdef STRATA_WARPGROUP_MMA
 
 // A barrier that one arrival and the bytes it announced complete, again and again.
 __device__ __forceinline__ void open_arrivals(uint64_t* barrier) {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-#endif
 }
 __device__ __forceinline__ void announce_bytes(uint64_t* barrier, int bytes) {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile(
       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
       "r"(bytes)
       : "memory");
-#endif
 }
 // Waits for the phase of this parity: 0 the first time, then 1, 0, ...
 __device__ __forceinline__ void wait_arrivals(uint64_t* barrier, int parity) {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -72,18 +65,15 @@ __device__ __forceinline__ void wait_arrivals(uint64_t* barrier, int parity) {
       "}\n" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
-#endif
 }
 // One box, from (batch, row, column); the shared address is a multiple of 1024 bytes.
 __device__ __forceinline__ void copy_box(void* to, const CUtensorMap& map, int column, int row,
                                          int batch, uint64_t* barrier) {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
       "[%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
       "l"(&map), "r"(shared_address(barrier)), "r"(column), "r"(row), "r"(batch)
       : "memory");
-#endif
 }
 
 // The other way. What other threads wrote to the box must have been published (wgmma.cuh) and
@@ -91,23 +81,17 @@ __device__ __forceinline__ void copy_box(void* to, const CUtensorMap& map, int c
 // again.
 __device__ __forceinline__ void store_box(const CUtensorMap& map, const void* from, int column,
                                           int row, int batch) {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile(
       "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(
           &map),
       "r"(shared_address(from)), "r"(column), "r"(row), "r"(batch)
       : "memory");
-#endif
 }
 __device__ __forceinline__ void commit_boxes() {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-#endif
 }
 __device__ __forceinline__ void wait_boxes() {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-#endif
 }
 
 #endif

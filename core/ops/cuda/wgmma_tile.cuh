@@ -11,8 +11,7 @@
 namespace strata {
 namespace {
 
-constexpr int kPanel = 64;  // two-byte numbers of a swizzled row of 128 bytes
-constexpr int kPanelBytes = kPanel * kPanel * 2;
+constexpr int kPanelBytes = kPanelColumns * kPanelColumns * 2;
 constexpr int kConsumers = 256;  // threads
 
 template <int kWidth_, int kStages_, int kBlocks_>
@@ -22,7 +21,7 @@ struct WgmmaTile {
   // small enough without, that warp alone.
   static constexpr bool kMovesRegisters = kBlocks == 1;
   static constexpr int kTileThreads = kConsumers + (kMovesRegisters ? 128 : kWarp);
-  static constexpr int kBytesA = kHeight * kPanel * 2, kBytesB = kWidth * kPanel * 2;
+  static constexpr int kBytesA = kHeight * kPanelColumns * 2, kBytesB = kWidth * kPanelColumns * 2;
   // Barriers, and what the stages need to start on 1024 bytes.
   static constexpr int kShared = kStages * (kBytesA + kBytesB) + 1024 + kStages * 16;
 };
@@ -50,7 +49,7 @@ CUtensorMap panel_map(const char* op, const Tensor& x, int64_t outer, int box_ro
   const int64_t rows = x.rows() / outer, pitch = x.pitch * int64_t(sizeof(T));
   const cuuint64_t sizes[3] = {cuuint64_t(x.cols()), cuuint64_t(rows), cuuint64_t(outer)};
   const cuuint64_t pitches[2] = {cuuint64_t(pitch), cuuint64_t(pitch * rows)};
-  const cuuint32_t box[3] = {kPanel, cuuint32_t(box_rows), 1}, steps[3] = {1, 1, 1};
+  const cuuint32_t box[3] = {kPanelColumns, cuuint32_t(box_rows), 1}, steps[3] = {1, 1, 1};
   const auto type = dtype_of<T>() == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                                                  : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
   CUtensorMap map;
@@ -95,36 +94,6 @@ __device__ __forceinline__ void copy_panel(char* to, const CUtensorMap& map, uin
       : "memory");
 }
 
-#define STRATA_SUMS_16(d, i) STRATA_SUMS_8(d, i), STRATA_SUMS_8(d, i + 8)
-#define STRATA_REGISTERS_128                                                                     \
-  STRATA_REGISTERS_64                                                                            \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, " \
-  "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, "   \
-  "%100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, "   \
-  "%115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-
-// d (64, 8 kTiles) += a (64, 16) b (16, 8 kTiles), both in shared memory and named as wgmma.cuh
-// says. kColumnsA, kColumnsB: by columns.
-template <class T, bool kColumnsA, bool kColumnsB, int kTiles, int kRoom>
-__device__ __forceinline__ void shared_product(float (&d)[kRoom][4], uint64_t a, uint64_t b) {
-  static_assert(is_half<T> && kTiles <= kRoom && (kTiles == 16 || kTiles == 32));
-#define STRATA_SHARED_PRODUCT_128(type)                                     \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type \
-               " {" STRATA_REGISTERS_64 "}, %64, %65, 1, 1, 1, %66, %67;"   \
-               : STRATA_SUMS_16(d, 0)                                       \
-               : "l"(a), "l"(b), "n"(int(kColumnsA)), "n"(int(kColumnsB)))
-#define STRATA_SHARED_PRODUCT_256(type)                                        \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type    \
-               " {" STRATA_REGISTERS_128 "}, %128, %129, 1, 1, 1, %130, %131;" \
-               : STRATA_SUMS_16(d, 0), STRATA_SUMS_16(d, 16)                   \
-               : "l"(a), "l"(b), "n"(int(kColumnsA)), "n"(int(kColumnsB)))
-  constexpr bool kBf16 = dtype_of<T>() == DType::bf16;
-  if constexpr (kTiles == 16 && kBf16) STRATA_SHARED_PRODUCT_128("bf16");
-  if constexpr (kTiles == 16 && !kBf16) STRATA_SHARED_PRODUCT_128("f16");
-  if constexpr (kTiles == 32 && kBf16) STRATA_SHARED_PRODUCT_256("bf16");
-  if constexpr (kTiles == 32 && !kBf16) STRATA_SHARED_PRODUCT_256("f16");
-}
-
 // What one tile multiplies: columns (k) from 0 to depth of rows a_row + [0, 128) of A and b_row +
 // of B[b_outer], or, for a side whose lines are columns, rows a_row + [0, depth) of columns a_line
 // on. `rows` and `cols` of C exist from the tile's first on.
@@ -164,22 +133,23 @@ struct Ring {
 template <class Tile, bool kColumnsA, bool kColumnsB>
 __device__ __forceinline__ void copy_panels(Ring<Tile>& ring, const CUtensorMap& map_a,
                                             const CUtensorMap& map_b, const Panels& p) {
-  for (int k = 0; k < p.depth; k += kPanel) {
+  for (int k = 0; k < p.depth; k += kPanelColumns) {
     wait_phase(ring.empty + ring.stage, ring.parity ^ 1);
     uint64_t* full = ring.full + ring.stage;
     expect_bytes(full, Tile::kBytesA + Tile::kBytesB);
     if constexpr (kColumnsA) {
 #pragma unroll
-      for (int i = 0; i < Tile::kHeight / kPanel; ++i)
-        copy_panel(ring.a() + i * kPanelBytes, map_a, full, p.a_line + i * kPanel, p.a_row + k, 0);
+      for (int i = 0; i < Tile::kHeight / kPanelColumns; ++i)
+        copy_panel(ring.a() + i * kPanelBytes, map_a, full, p.a_line + i * kPanelColumns,
+                   p.a_row + k, 0);
     } else {
       copy_panel(ring.a(), map_a, full, k, p.a_row, 0);
     }
     if constexpr (kColumnsB) {
 #pragma unroll
-      for (int i = 0; i < Tile::kWidth / kPanel; ++i)
-        copy_panel(ring.b() + i * kPanelBytes, map_b, full, p.b_line + i * kPanel, p.b_row + k,
-                   p.b_outer);
+      for (int i = 0; i < Tile::kWidth / kPanelColumns; ++i)
+        copy_panel(ring.b() + i * kPanelBytes, map_b, full, p.b_line + i * kPanelColumns,
+                   p.b_row + k, p.b_outer);
     } else {
       copy_panel(ring.b(), map_b, full, k, p.b_row, p.b_outer);
     }
@@ -191,10 +161,10 @@ __device__ __forceinline__ void copy_panels(Ring<Tile>& ring, const CUtensorMap&
 // lie there.
 __device__ __forceinline__ void clear_rows(char* panel, int from) {
   const int thread = threadIdx.x % 128, group = threadIdx.x / 128;
-  for (int i = from * 8 + thread; i < kPanel * 8; i += 128)
+  for (int i = from * 8 + thread; i < kPanelColumns * 8; i += 128)
     *reinterpret_cast<uint4*>(panel + i * 16) = uint4{};
-  publish_to_products();
-  asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+  publish_shared();
+  sync_some(1 + group, 128);
 }
 
 // sum (64, 8 kTiles) of this warpgroup; kTiles 0: it has no part of this tile.
@@ -211,15 +181,15 @@ __device__ __forceinline__ void multiply_panels(Ring<Tile>& ring, const Panels& 
   const bool speaks = threadIdx.x % kWarp == 0;
   int last = -1;  // the stage that the last products read
 #pragma unroll 1
-  for (int k = 0; k < p.depth; k += kPanel) {
+  for (int k = 0; k < p.depth; k += kPanelColumns) {
     wait_phase(ring.full + ring.stage, ring.parity);
     if constexpr (kTiles > 0) {
       char* a = ring.a() + group * kPanelBytes;
-      if (kColumnsA && p.depth - k < kPanel) clear_rows(a, p.depth - k);
+      if (kColumnsA && p.depth - k < kPanelColumns) clear_rows(a, p.depth - k);
       const uint32_t at_a = shared_address(a), at_b = shared_address(ring.b());
       begin_products();
 #pragma unroll
-      for (int i = 0; i < kPanel; i += 16) {
+      for (int i = 0; i < kPanelColumns; i += 16) {
         const uint64_t name_a =
             kColumnsA ? panel_by_columns(at_a, i, kPanelBytes) : panel_by_rows(at_a, i);
         const uint64_t name_b =
@@ -238,24 +208,6 @@ __device__ __forceinline__ void multiply_panels(Ring<Tile>& ring, const Panels& 
   if constexpr (kTiles > 0) {
     wait_products<0>();
     if (last >= 0 && speaks) arrive(ring.empty + last);
-  }
-}
-
-// Transposes a 4 x 4 matrix of words over the four lanes that hold its columns.
-__device__ __forceinline__ void transpose_quad(uint32_t (&p)[4]) {
-  const int lane = threadIdx.x;
-#pragma unroll
-  for (int step = 1; step <= 2; step *= 2) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & step) continue;
-      uint32_t &low = p[i], &high = p[i | step];
-      const uint32_t got = __shfl_xor_sync(kAllLanes, lane & step ? low : high, step);
-      if (lane & step)
-        low = got;
-      else
-        high = got;
-    }
   }
 }
 
