@@ -82,7 +82,8 @@ template <int kTiles>
 __device__ __forceinline__ void pin(float (&d)[kTiles][4]) {
 #pragma unroll
   for (int i = 0; i < kTiles; ++i)
-    asm volatile("" : "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])::"memory");
+#pragma unroll
+    for (int e = 0; e < 4; ++e) asm volatile("" : "+f"(d[i][e])::"memory");
 }
 // What this thread wrote to shared memory is seen by copies and products after the next barrier.
 __device__ __forceinline__ void publish_shared() {

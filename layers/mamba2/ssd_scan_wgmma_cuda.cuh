@@ -18,16 +18,20 @@ constexpr int kGroupWeightPitch = padded_row(kGroupQ);
 constexpr int kGroupStages = int(SsdMmaPlan::kGroupStages);
 constexpr int kPanelElements = kGroupQ * kPanelColumns;  // a panel of B or C
 
+// x (batch, tokens, columns), in boxes of a chunk of a panel.
+inline CUtensorMap chunk_map(const Tensor& x) {
+  const int64_t pitch = x.pitch * 2;
+  return tensor_map<3>("ssd_scan", x.dtype, x.data, {x.shape[2], x.shape[1], x.shape[0]},
+                       {pitch, pitch * x.shape[1]}, {kPanelColumns, kGroupQ, 1},
+                       CU_TENSOR_MAP_L2_PROMOTION_L2_128B);
+}
+
 struct GroupScan {
   MmaScan scan;
   CUtensorMap x, b, c, y;
 
   explicit GroupScan(const SsdScanArgs& a)
-      : scan(a, true),
-        x(tensor_map(a.x, kGroupQ)),
-        b(tensor_map(a.b, kGroupQ)),
-        c(tensor_map(a.c, kGroupQ)),
-        y(tensor_map(a.y, kGroupQ)) {}
+      : scan(a, true), x(chunk_map(a.x)), b(chunk_map(a.b)), c(chunk_map(a.c)), y(chunk_map(a.y)) {}
 };
 
 #ifdef STRATA_WARPGROUP_MMA
@@ -41,17 +45,17 @@ struct GroupStage {
 
   // One thread asks for all of it.
   __device__ __forceinline__ void load(const GroupScan& k, const MmaPlace& at, int chunk,
-                                       uint64_t* barrier) const {
+                                       Barrier& full) const {
     const int panels = (at.count * int(k.scan.plan.dim) + 63) / 64, row = chunk * kGroupQ;
-    announce_bytes(barrier, (panels + 2 * kN / 64) * kPanelElements * 2);
+    expect_bytes(full, (panels + 2 * kN / 64) * kPanelElements * 2);
     for (int i = 0; i < kN / 64; ++i) {
       const int column = at.group * kN + i * 64;
-      copy_box(b + i * kPanelElements, k.b, column, row, at.batch, barrier);
-      copy_box(c + i * kPanelElements, k.c, column, row, at.batch, barrier);
+      copy_box(b + i * kPanelElements, k.b, full, column, row, at.batch);
+      copy_box(c + i * kPanelElements, k.c, full, column, row, at.batch);
     }
     for (int i = 0; i < panels; ++i)
-      copy_box(x + i * kPanelElements, k.x, at.head * int(k.scan.plan.dim) + i * 64, row, at.batch,
-               barrier);
+      copy_box(x + i * kPanelElements, k.x, full, at.head * int(k.scan.plan.dim) + i * 64, row,
+               at.batch);
   }
 
   // Stores y, which stands where x was: one thread asks for whole panels, all store the columns
@@ -124,8 +128,8 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
   T* const w = stages + kGroupStages * stage_elements;
   float* const coefs_room = reinterpret_cast<float*>(w + heads * kGroupQ * kGroupWeightPitch);
   const int stride = heads * kGroupQ;
-  uint64_t* const arrivals =
-      reinterpret_cast<uint64_t*>(coefs_room + 2 * int(SsdMmaPlan::kCoefficients) * stride);
+  Barrier* const full =
+      reinterpret_cast<Barrier*>(coefs_room + 2 * int(SsdMmaPlan::kCoefficients) * stride);
   const auto coefs_of = [&](int chunk) {
     return MmaCoefficients<kGroupQ>{
         coefs_room + chunk % 2 * int(SsdMmaPlan::kCoefficients) * stride, stride};
@@ -141,10 +145,13 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
     return GroupStage<T, kN>(stages + (chunk - at.first) % kGroupStages * stage_elements);
   };
   const auto load = [&](int chunk) {
-    stage_of(chunk).load(group, at, chunk, &arrivals[(chunk - at.first) % kGroupStages]);
+    stage_of(chunk).load(group, at, chunk, full[(chunk - at.first) % kGroupStages]);
   };
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kGroupStages; ++i) open_arrivals(&arrivals[i]);
+    for (int i = 0; i < kGroupStages; ++i) {
+      init_barrier(full[i], 1);
+      publish_barriers();
+    }
     for (int i = at.first; i < min(at.last, at.first + kGroupStages); ++i) load(i);
   }
   // Into the place of the chunk before this one, when nobody needs that any more.
@@ -178,8 +185,8 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
     read(chunk + 1);
     publish_shared();
     __syncthreads();
-    wait_arrivals(&arrivals[(chunk - at.first) % kGroupStages],
-                  (chunk - at.first) / kGroupStages % 2);
+    wait_phase<false>(full[(chunk - at.first) % kGroupStages],
+                      (chunk - at.first) / kGroupStages % 2);
     if (kStatesOnly) load_ahead(chunk);
     if (!kStatesOnly && chunk > at.first) stage_of(chunk - 1).store(group, at, chunk - 1);
     count(chunk + 1);

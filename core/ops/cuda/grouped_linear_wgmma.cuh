@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(Tile::kTileThreads, Tile::kBlocks)
   constexpr bool kColumnsA = kProduct == Product::dweight, kColumnsB = kProduct != Product::forward;
   constexpr int kTiles = Tile::kWidth / 8;
   extern __shared__ __align__(128) char shared[];
-  Ring<Tile> ring(shared);
+  TileRing<Tile> ring(shared);
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
