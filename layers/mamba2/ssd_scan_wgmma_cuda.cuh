@@ -16,19 +16,25 @@ constexpr int kGroupQ = int(SsdMmaPlan::kGroupChunk);
 constexpr int kGroupThreads = int(SsdMmaPlan::kMaxGroupWarps) * kWarp;
 constexpr int kGroupWeightPitch = padded_row(kGroupQ);
 constexpr int kGroupStages = int(SsdMmaPlan::kGroupStages);
-constexpr int kPanel = kGroupQ * 64;  // elements of a panel of B or C: 64 tokens, 64 states
+constexpr int kPanelElements = kGroupQ * kPanelColumns;  // a panel of B or C
+
+// x (batch, tokens, columns), in boxes of a chunk of a panel.
+inline CUtensorMap chunk_map(const Tensor& x) {
+  const int64_t pitch = x.pitch * 2;
+  return tensor_map<3>("ssd_scan", x.dtype, x.data, {x.shape[2], x.shape[1], x.shape[0]},
+                       {pitch, pitch * x.shape[1]}, {kPanelColumns, kGroupQ, 1},
+                       CU_TENSOR_MAP_L2_PROMOTION_L2_128B);
+}
 
 struct GroupScan {
   MmaScan scan;
   CUtensorMap x, b, c, y;
 
   explicit GroupScan(const SsdScanArgs& a)
-      : scan(a, true),
-        x(tensor_map(a.x, kGroupQ)),
-        b(tensor_map(a.b, kGroupQ)),
-        c(tensor_map(a.c, kGroupQ)),
-        y(tensor_map(a.y, kGroupQ)) {}
+      : scan(a, true), x(chunk_map(a.x)), b(chunk_map(a.b)), c(chunk_map(a.c)), y(chunk_map(a.y)) {}
 };
+
+#ifdef STRATA_WARPGROUP_MMA
 
 // A stage: panels of B, C and x of a chunk. Tokens past the end are zero.
 template <class T, int kN>
@@ -39,17 +45,17 @@ struct GroupStage {
 
   // One thread asks for all of it.
   __device__ __forceinline__ void load(const GroupScan& k, const MmaPlace& at, int chunk,
-                                       uint64_t* barrier) const {
+                                       Barrier& full) const {
     const int panels = (at.count * int(k.scan.plan.dim) + 63) / 64, row = chunk * kGroupQ;
-    announce_bytes(barrier, (panels + 2 * kN / 64) * kPanel * 2);
+    expect_bytes(full, (panels + 2 * kN / 64) * kPanelElements * 2);
     for (int i = 0; i < kN / 64; ++i) {
       const int column = at.group * kN + i * 64;
-      copy_box(b + i * kPanel, k.b, column, row, at.batch, barrier);
-      copy_box(c + i * kPanel, k.c, column, row, at.batch, barrier);
+      copy_box(b + i * kPanelElements, k.b, full, column, row, at.batch);
+      copy_box(c + i * kPanelElements, k.c, full, column, row, at.batch);
     }
     for (int i = 0; i < panels; ++i)
-      copy_box(x + i * kPanel, k.x, at.head * int(k.scan.plan.dim) + i * 64, row, at.batch,
-               barrier);
+      copy_box(x + i * kPanelElements, k.x, full, at.head * int(k.scan.plan.dim) + i * 64, row,
+               at.batch);
   }
 
   // Stores y, which stands where x was: one thread asks for whole panels, all store the columns
@@ -58,7 +64,8 @@ struct GroupStage {
     const int width = at.count * int(k.scan.plan.dim), whole = width / 64;
     const int first = at.head * int(k.scan.plan.dim), row = chunk * kGroupQ;
     if (threadIdx.x == 0) {
-      for (int i = 0; i < whole; ++i) store_box(k.y, x + i * kPanel, first + i * 64, row, at.batch);
+      for (int i = 0; i < whole; ++i)
+        store_box(k.y, x + i * kPanelElements, first + i * 64, row, at.batch);
       commit_boxes();
     }
     const int cells = width % 64 / 8, tokens = int(k.scan.plan.seq_len);
@@ -69,7 +76,7 @@ struct GroupStage {
       if (row + i < tokens)
         store_pack(
             y.row<T>(at.batch * k.scan.plan.seq_len + row + i) + first + whole * 64 + cell * 8,
-            load_pack<8>(x + whole * kPanel + panel_cell(i, cell)));
+            load_pack<8>(x + whole * kPanelElements + panel_cell(i, cell)));
     }
   }
 };
@@ -85,7 +92,7 @@ __device__ __forceinline__ void correlate(float (&acc)[2][4], const T* b, const 
 #pragma unroll
   for (int s = 0; s < kN / 16; ++s) {
     uint32_t left[4], right[4];
-    const int panel = s / 4 * kPanel * 2, cell = s % 4 * 2;
+    const int panel = s / 4 * kPanelElements * 2, cell = s % 4 * 2;
     load_matrix(left, rows + panel + ((cell + lane / 16) ^ turn) * 16);
     load_matrix(right, columns + panel + ((cell + lane / 8 % 2) ^ turn) * 16);
     mma<T>(sums[s % 2][0], left, right[0], right[1]);
@@ -100,13 +107,13 @@ __device__ __forceinline__ void correlate(float (&acc)[2][4], const T* b, const 
 // Stores four 8 x 8 tiles, each transposed: the way back of load_matrix_transposed.
 __device__ __forceinline__ void store_matrix_transposed(uint32_t address, uint32_t r0, uint32_t r1,
                                                         uint32_t r2, uint32_t r3) {
-#ifdef STRATA_WARPGROUP_MMA
   asm volatile(
       "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
       "r"(r0), "r"(r1), "r"(r2), "r"(r3)
       : "memory");
-#endif
 }
+
+#endif
 
 // kStatesOnly: what segments add to the state, without y.
 template <class T, int kN, bool kStatesOnly>
@@ -121,8 +128,8 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
   T* const w = stages + kGroupStages * stage_elements;
   float* const coefs_room = reinterpret_cast<float*>(w + heads * kGroupQ * kGroupWeightPitch);
   const int stride = heads * kGroupQ;
-  uint64_t* const arrivals =
-      reinterpret_cast<uint64_t*>(coefs_room + 2 * int(SsdMmaPlan::kCoefficients) * stride);
+  Barrier* const full =
+      reinterpret_cast<Barrier*>(coefs_room + 2 * int(SsdMmaPlan::kCoefficients) * stride);
   const auto coefs_of = [&](int chunk) {
     return MmaCoefficients<kGroupQ>{
         coefs_room + chunk % 2 * int(SsdMmaPlan::kCoefficients) * stride, stride};
@@ -138,10 +145,13 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
     return GroupStage<T, kN>(stages + (chunk - at.first) % kGroupStages * stage_elements);
   };
   const auto load = [&](int chunk) {
-    stage_of(chunk).load(group, at, chunk, &arrivals[(chunk - at.first) % kGroupStages]);
+    stage_of(chunk).load(group, at, chunk, full[(chunk - at.first) % kGroupStages]);
   };
   if (threadIdx.x == 0) {
-    for (int i = 0; i < kGroupStages; ++i) open_arrivals(&arrivals[i]);
+    for (int i = 0; i < kGroupStages; ++i) {
+      init_barrier(full[i], 1);
+      publish_barriers();
+    }
     for (int i = at.first; i < min(at.last, at.first + kGroupStages); ++i) load(i);
   }
   // Into the place of the chunk before this one, when nobody needs that any more.
@@ -173,10 +183,10 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
     const GroupStage<T, kN> stage = stage_of(chunk);
     const MmaCoefficients<kGroupQ> coefs = coefs_of(chunk);
     read(chunk + 1);
-    publish_to_products();
+    publish_shared();
     __syncthreads();
-    wait_arrivals(&arrivals[(chunk - at.first) % kGroupStages],
-                  (chunk - at.first) / kGroupStages % 2);
+    wait_phase<false>(full[(chunk - at.first) % kGroupStages],
+                      (chunk - at.first) / kGroupStages % 2);
     if (kStatesOnly) load_ahead(chunk);
     if (!kStatesOnly && chunk > at.first) stage_of(chunk - 1).store(group, at, chunk - 1);
     count(chunk + 1);
@@ -191,30 +201,25 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
         add_decays<T>(acc, i0, j0, coefs, k.args.d, at, w, kGroupWeightPitch);
       }
       uint32_t packed[kN / 16][4];
-#pragma unroll
-      for (int s = 0; s < kN / 16; ++s) {
-        packed[s][0] = pack2<T>(state.v[2 * s][0], state.v[2 * s][1]);
-        packed[s][1] = pack2<T>(state.v[2 * s][2], state.v[2 * s][3]);
-        packed[s][2] = pack2<T>(state.v[2 * s + 1][0], state.v[2 * s + 1][1]);
-        packed[s][3] = pack2<T>(state.v[2 * s + 1][2], state.v[2 * s + 1][3]);
-      }
-      pin_products(y);
+      narrow_tile<T>(packed, state.v);
+      pin(y);
       begin_products();
 #pragma unroll
       for (int s = 0; s < kN / 16; ++s)
-        add_product<T, false>(y, packed[s],
-                              panel_by_rows(shared_address(stage.c + s / 4 * kPanel), s % 4 * 16));
+        product<T, false>(
+            y, packed[s],
+            panel_by_rows(shared_address(stage.c + s / 4 * kPanelElements), s % 4 * 16));
       commit_products();
       __syncthreads();
       load_ahead(chunk);
       wait_products<0>();
-      pin_products(y);
+      pin(y);
     }
 
     // x^T serves as it is for y and, scaled, for the states.
     uint32_t x_tile[4][4], x_tail[4][4];
     const uint32_t own = shared_address(
-        stage.x + warp / 4 * kPanel +
+        stage.x + warp / 4 * kPanelElements +
         panel_cell(lane / 16 * 8 + lane % 8, warp % 4 * 2 + lane / 8 % 2));  // 16 rows by 16
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -228,12 +233,12 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
       x_tail[j][3] = scaled<T>(x_tile[j][3], high);
     }
     state.scale(coefs.decay(local)[kGroupQ - 1]);
-    pin_products(state.v);
+    pin(state.v);
     begin_products();
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      add_product<T, true>(state.v, x_tail[j],
-                           panel_by_columns(shared_address(stage.b), j * 16, kPanel * 2));
+      product<T, true>(state.v, x_tail[j],
+                       panel_by_columns(shared_address(stage.b), j * 16, kPanelElements * 2));
     commit_products();
 
     if constexpr (!kStatesOnly) {
@@ -265,10 +270,10 @@ __global__ void __launch_bounds__(kGroupThreads, 1)
       }
     }
     wait_products<0>();
-    pin_products(state.v);
+    pin(state.v);
   }
   if constexpr (!kStatesOnly) {
-    publish_to_products();
+    publish_shared();
     __syncthreads();
     stage_of(at.last - 1).store(group, at, at.last - 1);
     if (threadIdx.x == 0) wait_boxes();

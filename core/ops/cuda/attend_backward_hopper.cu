@@ -28,7 +28,7 @@ struct KeyPass {
   static constexpr int kBytes = 2 * (kOwn + kStages * kQueries) * D * 2 + 1024;
 };
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef STRATA_WARPGROUP_MMA
 
 template <class T>
 __device__ __forceinline__ T* aligned_room(char* room) {
@@ -69,11 +69,11 @@ __device__ __forceinline__ void query_rows(const HalfBackward<T>& a, Bars& bar, 
   uint32_t w[N / 2][4];
   clear(dq);
   Ring<QueryPass<D>::kStages> ring;
-  wait(bar.own, 0);
+  wait_phase(bar.own, 0);
   for (; j0 < hi; j0 += kKeys, ring.next()) {
     const int stage = ring.stage;
-    wait(bar.k_full[stage], ring.parity);
-    wait(bar.v_full[stage], ring.parity);
+    wait_phase(bar.k_full[stage], ring.parity);
+    wait_phase(bar.v_full[stage], ring.parity);
     begin_products();
     multiply_tiles<T, D, kOwn>(s, qs, ks + stage * kTile);
     commit_products();
@@ -137,10 +137,10 @@ __device__ __forceinline__ void key_rows(const HalfBackward<T>& a, KeyBarriers& 
   clear(dk);
   clear(dv);
   Ring<KeyPass<D>::kStages> ring;
-  wait(bar.own, 0);
+  wait_phase(bar.own, 0);
   int t0 = from, tile = 0;
   for (int i = 0; i < tiles * a.group; ++i, ring.next()) {
-    wait(bar.full[ring.stage], ring.parity);
+    wait_phase(bar.full[ring.stage], ring.parity);
     begin_products();
     multiply_tiles<T, D, kOwn>(p, ks, qs + ring.stage * kTile);
     commit_products();
@@ -213,7 +213,7 @@ template <class T, int D>
 __global__ void __launch_bounds__(kBackwardThreads, 1)
     dq_hopper_kernel(HalfBackward<T> a, const __grid_constant__ BackwardMaps maps, int tiles,
                      bool pairs) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef STRATA_WARPGROUP_MMA
   constexpr int kKeys = QueryPass<D>::kKeys, kStages = QueryPass<D>::kStages;
   extern __shared__ char shared_room[];
   __shared__ QueryBarriers<kStages> bar;
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
   if (threadIdx.x < kGroupThreads) {
     give_registers<24>();
     if (threadIdx.x != 0) return;
-    expect(bar.own, 2 * kOwn * D * 2);
+    expect_bytes(bar.own, 2 * kOwn * D * 2);
     for (int r = 0; r < kOwn; r += kBoxRows) {
       copy_box_rows<kOwn, D>(qs, r, maps.q, bar.own, h, t0 + r, b);
       copy_box_rows<kOwn, D>(dys, r, maps.dy, bar.own, h, t0 + r, b);
@@ -249,20 +249,20 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
     Ring<kStages> ring;
     for (int j0 = from; j0 < hi; j0 += kKeys, ring.next()) {
       const int at = ring.stage * kKeys * D;
-      wait(bar.k_empty[ring.stage], ring.parity ^ 1);
-      expect(bar.k_full[ring.stage], kKeys * D * 2);
+      wait_phase(bar.k_empty[ring.stage], ring.parity ^ 1);
+      expect_bytes(bar.k_full[ring.stage], kKeys * D * 2);
       for (int r = 0; r < kKeys; r += kBoxRows)
         copy_box_rows<kKeys, D>(ks + at, r, maps.k, bar.k_full[ring.stage], g, j0 + r, b);
-      wait(bar.v_empty[ring.stage], ring.parity ^ 1);
-      expect(bar.v_full[ring.stage], kKeys * D * 2);
+      wait_phase(bar.v_empty[ring.stage], ring.parity ^ 1);
+      expect_bytes(bar.v_full[ring.stage], kKeys * D * 2);
       for (int r = 0; r < kKeys; r += kBoxRows)
         copy_box_rows<kKeys, D>(vs + at, r, maps.v, bar.v_full[ring.stage], g, j0 + r, b);
     }
   } else {
     take_registers<240>();
     const int own = (int(threadIdx.x) / kGroupThreads - 1) * 64;
-    query_rows<T, D>(a, bar, qs + own * kPanel, dys + own * kPanel, ks, vs, b, h, t0 + own, from,
-                     hi, pairs);
+    query_rows<T, D>(a, bar, qs + own * kPanelColumns, dys + own * kPanelColumns, ks, vs, b, h,
+                     t0 + own, from, hi, pairs);
   }
 #endif
 }
@@ -270,7 +270,7 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
 template <class T, int D>
 __global__ void __launch_bounds__(kBackwardThreads, 1)
     dkv_hopper_kernel(HalfBackward<T> a, const __grid_constant__ BackwardMaps maps, bool pairs) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef STRATA_WARPGROUP_MMA
   constexpr int kQueries = KeyPass<D>::kQueries, kStages = KeyPass<D>::kStages;
   extern __shared__ char shared_room[];
   __shared__ KeyBarriers bar;
@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
   if (threadIdx.x < kGroupThreads) {
     give_registers<24>();
     if (threadIdx.x != 0) return;
-    expect(bar.own, 2 * kOwn * D * 2);
+    expect_bytes(bar.own, 2 * kOwn * D * 2);
     for (int r = 0; r < kOwn; r += kBoxRows) {
       copy_box_rows<kOwn, D>(ks, r, maps.k, bar.own, g, j0 + r, b);
       copy_box_rows<kOwn, D>(vs, r, maps.v, bar.own, g, j0 + r, b);
@@ -307,8 +307,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
       for (int i = 0; i < tiles; ++i, ring.next()) {
         const int t0 = from + i * kQueries, at = ring.stage * kQueries * D;
         Barrier& full = bar.full[ring.stage];
-        wait(bar.empty[ring.stage], ring.parity ^ 1);
-        expect(full, 2 * kQueries * D * 2 + 2 * 64 * 4);
+        wait_phase(bar.empty[ring.stage], ring.parity ^ 1);
+        expect_bytes(full, 2 * kQueries * D * 2 + 2 * 64 * 4);
         copy_box_rows<kQueries, D>(qs + at, 0, maps.q, full, h, t0, b);
         copy_box_rows<kQueries, D>(dys + at, 0, maps.dy, full, h, t0, b);
         copy_bulk(sums[ring.stage][0], a.lse2 + a.padded_offset(b, h) + t0, 256, full);
@@ -317,8 +317,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 1)
   } else {
     take_registers<240>();
     const int own = (int(threadIdx.x) / kGroupThreads - 1) * 64;
-    key_rows<T, D>(a, bar, ks + own * kPanel, vs + own * kPanel, qs, dys, sums, b, g, j0 + own,
-                   from, tiles, pairs);
+    key_rows<T, D>(a, bar, ks + own * kPanelColumns, vs + own * kPanelColumns, qs, dys, sums, b, g,
+                   j0 + own, from, tiles, pairs);
   }
 #endif
 }
@@ -345,7 +345,7 @@ bool attend_backward_hopper(const AttendBackwardArgs& args, Stream s) {
   const AttendArgs& f = args.forward;
   const bool suits = f.options.head_dim <= 128 && f.q.shape[1] >= 64 && f.q.shape[0] > 0 && f.k &&
                      f.options.softcap == 0 && HalfBackward<bf16>(args).packs;
-  if (!suits || !device_is_hopper() || !has_body(&dkv_hopper_kernel<bf16, 128>)) return false;
+  if (!suits || !has_warpgroup_mma()) return false;
   const HalfBackward<bf16> a(args);
   const cudaStream_t stream = stream_of(s);
   find_documents<bf16>(a, stream);

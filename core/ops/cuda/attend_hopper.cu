@@ -25,7 +25,7 @@ struct HopperTile {
   static constexpr int kBytes = 2 * (kRows + kStages * kKeys) * D * 2 + 1024;  // q, k, v; y
 };
 
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef STRATA_WARPGROUP_MMA
 
 struct ForwardBarriers {
   Barrier q_full, q_empty, k_full[kStages], k_empty[kStages], v_full[kStages], v_empty[kStages];
@@ -59,7 +59,7 @@ template <int D, class T>
 __device__ __forceinline__ void copy_keys_tile(T* to, const Attention<T>& a, const PagesRef& pages,
                                                const Work& work, int j0, const CUtensorMap& map,
                                                Barrier& full) {
-  expect(full, kKeys * D * 2);
+  expect_bytes(full, kKeys * D * 2);
 #pragma unroll
   for (int r = 0; r < kKeys; r += kBoxRows) {
     int row = j0 + r, outer = work.b;
@@ -92,17 +92,17 @@ __device__ __forceinline__ void copy_work(const Attention<T>& a, const HopperMap
                                           T* vs, Ring<1>& q_ring, Ring<kStages>& ring) {
   for (int i = 0; i < work.turns(); ++i, ring.next()) {
     const int j0 = work.origin + i * kKeys, at = ring.stage * kKeys * D;
-    wait(bar.k_empty[ring.stage], ring.parity ^ 1);
+    wait_phase(bar.k_empty[ring.stage], ring.parity ^ 1);
     copy_keys_tile<D>(ks + at, a, a.k_pages, work, j0, maps.k, bar.k_full[ring.stage]);
     if (i == 0) {
-      wait(bar.q_empty, q_ring.parity ^ 1);
+      wait_phase(bar.q_empty, q_ring.parity ^ 1);
       q_ring.next();
-      expect(bar.q_full, kRows * D * 2);
+      expect_bytes(bar.q_full, kRows * D * 2);
 #pragma unroll
       for (int r = 0; r < kRows; r += kBoxRows)
         copy_box_rows<kRows, D>(qs, r, maps.q, bar.q_full, work.h, work.t0 + r, work.b);
     }
-    wait(bar.v_empty[ring.stage], ring.parity ^ 1);
+    wait_phase(bar.v_empty[ring.stage], ring.parity ^ 1);
     copy_keys_tile<D>(vs + at, a, a.v_pages, work, j0, maps.v, bar.v_full[ring.stage]);
   }
 }
@@ -149,20 +149,21 @@ struct Consumer {
     for (int i = threadIdx.x % kGroupThreads; i < kKeys * D / 8; i += kGroupThreads) {
       const int panel = i / (kKeys * 8), r = i / 8 % kKeys;
       if (j0 + r >= work.hi)
-        *reinterpret_cast<uint4*>(v + panel * kKeys * kPanel + r * kPanel + i % 8 * 8) = {};
+        *reinterpret_cast<uint4*>(v + panel * kKeys * kPanelColumns + r * kPanelColumns +
+                                  i % 8 * 8) = {};
     }
     publish_shared();
     sync_some(3 + group, kGroupThreads);
   }
 
   __device__ __forceinline__ void run() {
-    const T* q = qs + group * 64 * kPanel;
+    const T* q = qs + group * 64 * kPanelColumns;
     const int turns = work.turns();
     int j0 = work.origin;
     float s[1][kKeys / 8][4];
-    wait(bar.q_full, q_ring.parity);
+    wait_phase(bar.q_full, q_ring.parity);
     q_ring.next();
-    wait(bar.k_full[k_ring.stage], k_ring.parity);
+    wait_phase(bar.k_full[k_ring.stage], k_ring.parity);
     begin_products();
     multiply_tiles<T, D, kRows>(s[0], q, ks + k_ring.stage * kKeys * D);
     commit_products();
@@ -176,12 +177,12 @@ struct Consumer {
     weigh(s);
     narrow_tile<T>(w, s[0]);
     for (int i = 1; i < turns; ++i) {
-      wait(bar.k_full[k_ring.stage], k_ring.parity);
+      wait_phase(bar.k_full[k_ring.stage], k_ring.parity);
       sync_some(1 + group, kGroups * kGroupThreads);
       begin_products();
       multiply_tiles<T, D, kRows>(s[0], q, ks + k_ring.stage * kKeys * D);
       commit_products();
-      wait(bar.v_full[v_ring.stage], v_ring.parity);
+      wait_phase(bar.v_full[v_ring.stage], v_ring.parity);
       add_tile<T, kKeys>(o[0], w, vs + v_ring.stage * kKeys * D, true);
       commit_products();
       arrive_some(2 - group, kGroups * kGroupThreads);
@@ -205,7 +206,7 @@ struct Consumer {
 #pragma unroll
         for (int e = 0; e < 4; ++e) o[0][c][e] *= shrink[e / 2];
     }
-    wait(bar.v_full[v_ring.stage], v_ring.parity);
+    wait_phase(bar.v_full[v_ring.stage], v_ring.parity);
     clear_values(vs + v_ring.stage * kKeys * D, j0);
     begin_products();
     add_tile<T, kKeys>(o[0], w, vs + v_ring.stage * kKeys * D, true);
@@ -272,7 +273,7 @@ template <class T, int D>
 __global__ void __launch_bounds__((1 + kGroups) * kGroupThreads, 1)
     attend_hopper_kernel(Attention<T> a, const __grid_constant__ HopperMaps maps, int tiles,
                          Partials partials) {
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#ifdef STRATA_WARPGROUP_MMA
   extern __shared__ char shared_room[];
   __shared__ ForwardBarriers bar;
   T* qs = reinterpret_cast<T*>(shared_room + (1024 - shared_address(shared_room) % 1024) % 1024);
@@ -366,7 +367,7 @@ void run(const AttendArgs& args, Stream s) {
 bool attend_hopper(const AttendArgs& args, Stream s) {
   const bool suits = args.options.head_dim <= 128 && args.q.shape[1] >= kLeastQueries &&
                      args.q.shape[0] > 0 && Attention<bf16>(args).packs;
-  if (!suits || !device_is_hopper() || !has_body(&attend_hopper_kernel<bf16, 128>)) return false;
+  if (!suits || !has_warpgroup_mma()) return false;
   if (args.q.dtype == DType::bf16)
     run<bf16>(args, s);
   else

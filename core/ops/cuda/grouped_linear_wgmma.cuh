@@ -154,11 +154,11 @@ __global__ void __launch_bounds__(Tile::kTileThreads, Tile::kBlocks)
   constexpr bool kColumnsA = kProduct == Product::dweight, kColumnsB = kProduct != Product::forward;
   constexpr int kTiles = Tile::kWidth / 8;
   extern __shared__ __align__(128) char shared[];
-  Ring<Tile> ring(shared);
+  TileRing<Tile> ring(shared);
   if (threadIdx.x == 0) ring.init();
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
-    if constexpr (Tile::kMovesRegisters) asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    if constexpr (Tile::kMovesRegisters) give_registers<24>();
     if (threadIdx.x / kWarp == kConsumers / kWarp)
       each_tile<Tile, kProduct>(a, [&](const Panels& p, int64_t, int) {
         if (threadIdx.x % kWarp == 0)
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(Tile::kTileThreads, Tile::kBlocks)
         __syncwarp();
       });
   } else {
-    if constexpr (Tile::kMovesRegisters) asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+    if constexpr (Tile::kMovesRegisters) take_registers<240>();
     each_tile<Tile, kProduct>(a, [&](const Panels& p, int64_t row, int col) {
       float sum[kTiles][4];
       Y* y = a.y.row<Y>(row) + col;
@@ -216,7 +216,7 @@ void rows_by_warpgroups(const char* op, const Tensor& x, const Tensor& weight,
   if (x.numel() == 0) return;
   run_warpgroups<T, T, Tile, kForward ? Product::forward : Product::dx>(
       op, panel_map<T>(op, x, 1, Tile::kHeight),
-      panel_map<T>(op, weight, groups, kForward ? Tile::kWidth : kPanel), a, stream);
+      panel_map<T>(op, weight, groups, kForward ? Tile::kWidth : kPanelColumns), a, stream);
 }
 
 // dW_g (+)= dy_g^T x_g
@@ -234,8 +234,9 @@ void weight_gradient_by_warpgroups(const char* op, const GroupedLinearBackwardAr
                         dw,
                         b.dweight.accumulate,
                         n % 8 == 0 && wide_rows<float>(dw)};
-  run_warpgroups<T, float, Tile, Product::dweight>(op, panel_map<T>(op, b.dy, 1, kPanel),
-                                                   panel_map<T>(op, b.x, 1, kPanel), a, stream);
+  run_warpgroups<T, float, Tile, Product::dweight>(op, panel_map<T>(op, b.dy, 1, kPanelColumns),
+                                                   panel_map<T>(op, b.x, 1, kPanelColumns), a,
+                                                   stream);
 }
 
 }  // namespace

@@ -3,16 +3,13 @@
 // two consumer warpgroups have 64 rows each, and a warp of a third runs ahead with the copies.
 #pragma once
 
-#include <cuda.h>
-
-#include "core/kernels/wgmma.cuh"
+#include "core/kernels/tma.cuh"
 #include "core/ops/cuda/elementwise.cuh"
 
 namespace strata {
 namespace {
 
-constexpr int kPanel = 64;  // two-byte numbers of a swizzled row of 128 bytes
-constexpr int kPanelBytes = kPanel * kPanel * 2;
+constexpr int kPanelBytes = kPanelColumns * kPanelColumns * 2;
 constexpr int kConsumers = 256;  // threads
 
 template <int kWidth_, int kStages_, int kBlocks_>
@@ -22,7 +19,7 @@ struct WgmmaTile {
   // small enough without, that warp alone.
   static constexpr bool kMovesRegisters = kBlocks == 1;
   static constexpr int kTileThreads = kConsumers + (kMovesRegisters ? 128 : kWarp);
-  static constexpr int kBytesA = kHeight * kPanel * 2, kBytesB = kWidth * kPanel * 2;
+  static constexpr int kBytesA = kHeight * kPanelColumns * 2, kBytesB = kWidth * kPanelColumns * 2;
   // Barriers, and what the stages need to start on 1024 bytes.
   static constexpr int kShared = kStages * (kBytesA + kBytesB) + 1024 + kStages * 16;
 };
@@ -36,94 +33,12 @@ bool mappable(const Tensor& x) {
 // x as (outer, rows, cols), read in boxes of box_rows rows of a panel; outside it reads zero.
 template <class T>
 CUtensorMap panel_map(const char* op, const Tensor& x, int64_t outer, int box_rows) {
-  using Encode = decltype(&cuTensorMapEncodeTiled);
-  static const Encode encode = [op] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
-                                                cudaEnableDefault, &found),
-               op);
-    if (found != cudaDriverEntryPointSuccess)
-      kernel_error("%s: the driver has no cuTensorMapEncodeTiled; it is older than CUDA 12", op);
-    return reinterpret_cast<Encode>(function);
-  }();
   const int64_t rows = x.rows() / outer, pitch = x.pitch * int64_t(sizeof(T));
-  const cuuint64_t sizes[3] = {cuuint64_t(x.cols()), cuuint64_t(rows), cuuint64_t(outer)};
-  const cuuint64_t pitches[2] = {cuuint64_t(pitch), cuuint64_t(pitch * rows)};
-  const cuuint32_t box[3] = {kPanel, cuuint32_t(box_rows), 1}, steps[3] = {1, 1, 1};
-  const auto type = dtype_of<T>() == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                                 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
-  CUtensorMap map;
-  if (encode(&map, type, 3, x.data, sizes, pitches, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) != CUDA_SUCCESS)
-    kernel_error("%s: the driver refused a tensor map of %d x %d", op, int(x.rows()),
-                 int(x.cols()));
-  return map;
+  return tensor_map<3>(op, dtype_of<T>(), x.data, {x.cols(), rows, outer}, {pitch, pitch * rows},
+                       {kPanelColumns, box_rows, 1});
 }
 
 #ifdef STRATA_WARPGROUP_MMA
-
-__device__ __forceinline__ void init_barrier(uint64_t* b, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(b)), "r"(arrivals)
-               : "memory");
-}
-__device__ __forceinline__ void arrive(uint64_t* b) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(b)) : "memory");
-}
-// Arrives, and lets the phase wait for `bytes` to be copied.
-__device__ __forceinline__ void expect_bytes(uint64_t* b, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(b)),
-               "r"(bytes)
-               : "memory");
-}
-// Until the phase of this parity has ended.
-__device__ __forceinline__ void wait_phase(uint64_t* b, int parity) {
-  asm volatile(
-      "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra.uni over;\nbra.uni again;\nover:\n}" ::"r"(shared_address(b)),
-      "r"(parity)
-      : "memory");
-}
-__device__ __forceinline__ void copy_panel(char* to, const CUtensorMap& map, uint64_t* b,
-                                           int column, int row, int outer) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
-      "l"(&map), "r"(shared_address(b)), "r"(column), "r"(row), "r"(outer)
-      : "memory");
-}
-
-#define STRATA_SUMS_16(d, i) STRATA_SUMS_8(d, i), STRATA_SUMS_8(d, i + 8)
-#define STRATA_REGISTERS_128                                                                     \
-  STRATA_REGISTERS_64                                                                            \
-  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, " \
-  "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, "   \
-  "%100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, "   \
-  "%115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-
-// d (64, 8 kTiles) += a (64, 16) b (16, 8 kTiles), both in shared memory and named as wgmma.cuh
-// says. kColumnsA, kColumnsB: by columns.
-template <class T, bool kColumnsA, bool kColumnsB, int kTiles, int kRoom>
-__device__ __forceinline__ void shared_product(float (&d)[kRoom][4], uint64_t a, uint64_t b) {
-  static_assert(is_half<T> && kTiles <= kRoom && (kTiles == 16 || kTiles == 32));
-#define STRATA_SHARED_PRODUCT_128(type)                                     \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." type "." type \
-               " {" STRATA_REGISTERS_64 "}, %64, %65, 1, 1, 1, %66, %67;"   \
-               : STRATA_SUMS_16(d, 0)                                       \
-               : "l"(a), "l"(b), "n"(int(kColumnsA)), "n"(int(kColumnsB)))
-#define STRATA_SHARED_PRODUCT_256(type)                                        \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32." type "." type    \
-               " {" STRATA_REGISTERS_128 "}, %128, %129, 1, 1, 1, %130, %131;" \
-               : STRATA_SUMS_16(d, 0), STRATA_SUMS_16(d, 16)                   \
-               : "l"(a), "l"(b), "n"(int(kColumnsA)), "n"(int(kColumnsB)))
-  constexpr bool kBf16 = dtype_of<T>() == DType::bf16;
-  if constexpr (kTiles == 16 && kBf16) STRATA_SHARED_PRODUCT_128("bf16");
-  if constexpr (kTiles == 16 && !kBf16) STRATA_SHARED_PRODUCT_128("f16");
-  if constexpr (kTiles == 32 && kBf16) STRATA_SHARED_PRODUCT_256("bf16");
-  if constexpr (kTiles == 32 && !kBf16) STRATA_SHARED_PRODUCT_256("f16");
-}
 
 // What one tile multiplies: columns (k) from 0 to depth of rows a_row + [0, 128) of A and b_row +
 // of B[b_outer], or, for a side whose lines are columns, rows a_row + [0, depth) of columns a_line
@@ -132,58 +47,56 @@ struct Panels {
   int a_line, a_row, b_line, b_row, b_outer, depth, rows, cols;
 };
 
-// A ring of stages in shared memory, and where this thread is in it.
+// The stages in shared memory, and where this thread is in them.
 template <class Tile>
-struct Ring {
+struct TileRing {
   char* stages;
-  uint64_t *full, *empty;
-  int stage = 0, parity = 0;
+  Barrier *full, *empty;
+  Ring<Tile::kStages> at;
 
-  __device__ __forceinline__ explicit Ring(char* shared) {
+  __device__ __forceinline__ explicit TileRing(char* shared) {
     stages = shared + (1024 - shared_address(shared) % 1024) % 1024;
-    full = reinterpret_cast<uint64_t*>(stages + Tile::kStages * (Tile::kBytesA + Tile::kBytesB));
+    full = reinterpret_cast<Barrier*>(stages + Tile::kStages * (Tile::kBytesA + Tile::kBytesB));
     empty = full + Tile::kStages;
   }
   __device__ __forceinline__ void init() {
     for (int s = 0; s < Tile::kStages; ++s) {
-      init_barrier(full + s, 1);
-      init_barrier(empty + s, kConsumers / kWarp);
+      init_barrier(full[s], 1);
+      init_barrier(empty[s], kConsumers / kWarp);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    publish_barriers();
   }
-  __device__ __forceinline__ char* a() const { return stages + stage * Tile::kBytesA; }
+  __device__ __forceinline__ char* a() const { return stages + at.stage * Tile::kBytesA; }
   __device__ __forceinline__ char* b() const {
-    return stages + Tile::kStages * Tile::kBytesA + stage * Tile::kBytesB;
-  }
-  __device__ __forceinline__ void next() {
-    if (++stage == Tile::kStages) stage = 0, parity ^= 1;
+    return stages + Tile::kStages * Tile::kBytesA + at.stage * Tile::kBytesB;
   }
 };
 
 // The copies of one tile, by one lane. kColumnsA, kColumnsB: the lines are columns in memory.
 template <class Tile, bool kColumnsA, bool kColumnsB>
-__device__ __forceinline__ void copy_panels(Ring<Tile>& ring, const CUtensorMap& map_a,
+__device__ __forceinline__ void copy_panels(TileRing<Tile>& ring, const CUtensorMap& map_a,
                                             const CUtensorMap& map_b, const Panels& p) {
-  for (int k = 0; k < p.depth; k += kPanel) {
-    wait_phase(ring.empty + ring.stage, ring.parity ^ 1);
-    uint64_t* full = ring.full + ring.stage;
+  for (int k = 0; k < p.depth; k += kPanelColumns) {
+    wait_phase(ring.empty[ring.at.stage], ring.at.parity ^ 1);
+    Barrier& full = ring.full[ring.at.stage];
     expect_bytes(full, Tile::kBytesA + Tile::kBytesB);
     if constexpr (kColumnsA) {
 #pragma unroll
-      for (int i = 0; i < Tile::kHeight / kPanel; ++i)
-        copy_panel(ring.a() + i * kPanelBytes, map_a, full, p.a_line + i * kPanel, p.a_row + k, 0);
+      for (int i = 0; i < Tile::kHeight / kPanelColumns; ++i)
+        copy_box(ring.a() + i * kPanelBytes, map_a, full, p.a_line + i * kPanelColumns, p.a_row + k,
+                 0);
     } else {
-      copy_panel(ring.a(), map_a, full, k, p.a_row, 0);
+      copy_box(ring.a(), map_a, full, k, p.a_row, 0);
     }
     if constexpr (kColumnsB) {
 #pragma unroll
-      for (int i = 0; i < Tile::kWidth / kPanel; ++i)
-        copy_panel(ring.b() + i * kPanelBytes, map_b, full, p.b_line + i * kPanel, p.b_row + k,
-                   p.b_outer);
+      for (int i = 0; i < Tile::kWidth / kPanelColumns; ++i)
+        copy_box(ring.b() + i * kPanelBytes, map_b, full, p.b_line + i * kPanelColumns, p.b_row + k,
+                 p.b_outer);
     } else {
-      copy_panel(ring.b(), map_b, full, k, p.b_row, p.b_outer);
+      copy_box(ring.b(), map_b, full, k, p.b_row, p.b_outer);
     }
-    ring.next();
+    ring.at.next();
   }
 }
 
@@ -191,15 +104,15 @@ __device__ __forceinline__ void copy_panels(Ring<Tile>& ring, const CUtensorMap&
 // lie there.
 __device__ __forceinline__ void clear_rows(char* panel, int from) {
   const int thread = threadIdx.x % 128, group = threadIdx.x / 128;
-  for (int i = from * 8 + thread; i < kPanel * 8; i += 128)
+  for (int i = from * 8 + thread; i < kPanelColumns * 8; i += 128)
     *reinterpret_cast<uint4*>(panel + i * 16) = uint4{};
-  publish_to_products();
-  asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+  publish_shared();
+  sync_some(1 + group, 128);
 }
 
 // sum (64, 8 kTiles) of this warpgroup; kTiles 0: it has no part of this tile.
 template <class T, class Tile, bool kColumnsA, bool kColumnsB, int kTiles, int kRoom>
-__device__ __forceinline__ void multiply_panels(Ring<Tile>& ring, const Panels& p,
+__device__ __forceinline__ void multiply_panels(TileRing<Tile>& ring, const Panels& p,
                                                 float (&sum)[kRoom][4]) {
   const int group = threadIdx.x / 128;
   if constexpr (kTiles > 0) {
@@ -211,15 +124,15 @@ __device__ __forceinline__ void multiply_panels(Ring<Tile>& ring, const Panels& 
   const bool speaks = threadIdx.x % kWarp == 0;
   int last = -1;  // the stage that the last products read
 #pragma unroll 1
-  for (int k = 0; k < p.depth; k += kPanel) {
-    wait_phase(ring.full + ring.stage, ring.parity);
+  for (int k = 0; k < p.depth; k += kPanelColumns) {
+    wait_phase(ring.full[ring.at.stage], ring.at.parity);
     if constexpr (kTiles > 0) {
       char* a = ring.a() + group * kPanelBytes;
-      if (kColumnsA && p.depth - k < kPanel) clear_rows(a, p.depth - k);
+      if (kColumnsA && p.depth - k < kPanelColumns) clear_rows(a, p.depth - k);
       const uint32_t at_a = shared_address(a), at_b = shared_address(ring.b());
       begin_products();
 #pragma unroll
-      for (int i = 0; i < kPanel; i += 16) {
+      for (int i = 0; i < kPanelColumns; i += 16) {
         const uint64_t name_a =
             kColumnsA ? panel_by_columns(at_a, i, kPanelBytes) : panel_by_rows(at_a, i);
         const uint64_t name_b =
@@ -228,34 +141,16 @@ __device__ __forceinline__ void multiply_panels(Ring<Tile>& ring, const Panels& 
       }
       commit_products();
       wait_products<1>();
-      if (last >= 0 && speaks) arrive(ring.empty + last);
-      last = ring.stage;
+      if (last >= 0 && speaks) arrive(ring.empty[last]);
+      last = ring.at.stage;
     } else if (speaks) {
-      arrive(ring.empty + ring.stage);
+      arrive(ring.empty[ring.at.stage]);
     }
-    ring.next();
+    ring.at.next();
   }
   if constexpr (kTiles > 0) {
     wait_products<0>();
-    if (last >= 0 && speaks) arrive(ring.empty + last);
-  }
-}
-
-// Transposes a 4 x 4 matrix of words over the four lanes that hold its columns.
-__device__ __forceinline__ void transpose_quad(uint32_t (&p)[4]) {
-  const int lane = threadIdx.x;
-#pragma unroll
-  for (int step = 1; step <= 2; step *= 2) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (i & step) continue;
-      uint32_t &low = p[i], &high = p[i | step];
-      const uint32_t got = __shfl_xor_sync(kAllLanes, lane & step ? low : high, step);
-      if (lane & step)
-        low = got;
-      else
-        high = got;
-    }
+    if (last >= 0 && speaks) arrive(ring.empty[last]);
   }
 }
 
