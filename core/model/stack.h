@@ -47,8 +47,8 @@ struct StackBlock {
 // before its norm (to=next).
 struct Flow {
   Tensor h;  // (batch, seq_len, d_model)
-  Tensor chain, pending;
-  Tensor normed;  // the next block's norm of h, where it is known already
+  Tensor chain{}, pending{};
+  Tensor normed{};  // the next block's norm of h, where it is known already
 };
 
 // The norm that an unrecorded block takes of the stream together with its sum, and where it leaves
