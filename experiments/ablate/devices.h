@@ -12,13 +12,12 @@
 namespace strata {
 
 // What a process holds on a GPU besides its plan: CUDA's context, the code of the kernels that it
-// uses, and the workspace of cuBLAS; about 0.6 GiB on an H100, the rest is room for allocation in
-// pages.
+// uses, and the workspace of cuBLAS. An assumption with room to spare, not a measurement.
 constexpr int64_t kContextBytes = int64_t{768} << 20;
 
 // Runs that share a GPU where the study says "auto". Small models leave a GPU idle while their host
-// prepares the next step, so a second and a fourth run come nearly for free; processes take turns
-// on a GPU, so that beyond some number they only wait for each other.
+// prepares the next step; processes take turns on a GPU, so that beyond some number they only wait
+// for each other. That number is assumed, not measured: `per_device` sets another.
 constexpr int64_t kAutoPerDevice = 8;
 
 struct StudyDevice {
